@@ -1,0 +1,111 @@
+//! Why a frame was dropped: one value and one counter for each reason, never only a log line.
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident = $text:literal,)+) => {
+        /// Why a frame went no further.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        #[repr(u8)]
+        pub enum DropReason { $($(#[doc = $doc])+ $name,)+ }
+
+        impl DropReason {
+            /// Every reason, in the order of the counters.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// The reason's name in statistics, e.g. `no-port`.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => $text,)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Shorter than an Ethernet header, or longer than a frame may be.
+    BadLength = "bad-length",
+    /// The source address is a group address or zero.
+    BadSource = "bad-source",
+    /// The virtio-net header contradicts the frame.
+    BadOffload = "bad-offload",
+    /// The destination was learned on the port the frame came from.
+    SamePort = "same-port",
+    /// Addressed to a reserved link-local group (802.1D: 01:80:c2:00:00:0x).
+    Reserved = "reserved",
+    /// The source address is another port's, or the station's.
+    Spoofed = "spoofed",
+    /// The egress port is gone or down.
+    NoPort = "no-port",
+    /// The egress device's queue was full.
+    QueueFull = "queue-full",
+    /// The egress device refused the frame (its header or its size).
+    Refused = "refused",
+    /// Larger than the egress port's MTU and not a super-frame.
+    TooBig = "too-big",
+    /// Reading the port failed.
+    ReadError = "read-error",
+    /// Malformed beyond the Ethernet header: lengths or versions that cannot be.
+    Malformed = "malformed",
+    /// An ethertype or IP protocol that the gateway does not speak.
+    UnknownProtocol = "unknown-protocol",
+    /// A header or transport checksum was wrong.
+    BadChecksum = "bad-checksum",
+    /// A source address that is not the container's to use.
+    BadSourceAddress = "bad-source-address",
+    /// A destination that nothing may reach: loopback, link-local, metadata, multicast beyond the link.
+    Forbidden = "forbidden",
+    /// Hop limit used up at the gateway.
+    HopLimit = "hop-limit",
+    /// No neighbour is known for the destination.
+    NoNeighbour = "no-neighbour",
+    /// A reply or an error for a flow that is not there.
+    NoFlow = "no-flow",
+    /// The table of flows is full.
+    TableFull = "table-full",
+    /// The container's share of the table of flows is used up.
+    QuotaFull = "quota-full",
+    /// No file descriptor, port or memory left on the host.
+    HostExhausted = "host-exhausted",
+    /// The host's socket refused the datagram or connection.
+    HostError = "host-error",
+    /// The host offers no way to send this (a ping socket, say).
+    HostUnsupported = "host-unsupported",
+    /// The host's socket buffer was full.
+    HostFull = "host-full",
+    /// Inbound from a peer the container has not sent to.
+    Filtered = "filtered",
+    /// Fragments that never completed, overlapped, or exceeded their bounds.
+    Reassembly = "reassembly",
+    /// A rate limit on answers and errors.
+    RateLimited = "rate-limited",
+}
+
+/// A counter for each reason.
+#[derive(Clone, Debug)]
+pub struct DropCounters([u64; DropReason::ALL.len()]);
+
+impl Default for DropCounters {
+    fn default() -> Self {
+        Self([0; DropReason::ALL.len()])
+    }
+}
+
+impl DropCounters {
+    /// Counts one more drop for `reason`.
+    pub fn count(&mut self, reason: DropReason) {
+        self.0[reason as usize] += 1;
+    }
+
+    /// Drops so far for `reason`.
+    pub fn get(&self, reason: DropReason) -> u64 {
+        self.0[reason as usize]
+    }
+
+    /// Drops so far for any reason.
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// The reasons that have occurred, with their counts.
+    pub fn nonzero(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
+        DropReason::ALL.iter().map(|&r| (r, self.get(r))).filter(|&(_, n)| n > 0)
+    }
+}

@@ -1,0 +1,27 @@
+//! The Ethernet switch of Pontoon: layer 2 only.
+//!
+//! # The way of a frame
+//!
+//! A [`Port`] reads one frame with its virtio-net header into the worker's buffer ([`Frame`]: bytes and [`Offload`]).
+//! The [`Switch`] decides, without I/O, where it goes. The frame is written to each egress port as it came; only a port
+//! that lacks an offload gets it segmented and summed in software. A frame for a [`Station`]'s MAC address is handed to
+//! that station, which answers through [`Out`], the same door by which any other frame enters the switch.
+//!
+//! One worker (one thread, one `mio` loop) owns one network whole, so nothing on this way is locked, shared or
+//! allocated.
+//!
+//! This crate touches the file descriptors of its ports and nothing else: no namespaces, no configuration files.
+
+pub mod drops;
+pub mod frame;
+pub mod mac;
+pub mod port;
+pub mod station;
+pub mod time;
+
+pub use drops::{DropCounters, DropReason};
+pub use frame::{Checksum, Frame, Gso, GsoKind, Offload};
+pub use mac::MacAddr;
+pub use port::{Port, PortId};
+pub use station::{Out, Ready, Station};
+pub use time::Instant;

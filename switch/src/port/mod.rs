@@ -1,0 +1,64 @@
+//! Ports: where frames enter and leave.
+
+use std::fmt;
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use crate::{DropReason, Frame};
+
+/// A port's number on its switch. Numbers are not used again while the switch lives.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PortId(pub u32);
+
+impl fmt::Display for PortId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What a port's device takes as it is, so that software need not do it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Capabilities {
+    /// Partial checksums.
+    pub checksum: bool,
+    /// TCP super-frames over IPv4.
+    pub tso4: bool,
+    /// TCP super-frames over IPv6.
+    pub tso6: bool,
+    /// UDP super-frames, both versions.
+    pub uso: bool,
+}
+
+/// What reading a port gave.
+#[derive(Debug)]
+pub enum Received<'b> {
+    /// A frame.
+    Frame(Frame<'b>),
+    /// Something that is no frame; it was consumed and is to be counted.
+    Dropped(DropReason),
+    /// Nothing more for now.
+    Empty,
+    /// The device is gone: the port is to be removed.
+    Closed(io::Error),
+}
+
+/// One wire of the switch.
+pub trait Port: Send {
+    /// The descriptor to watch (edge-triggered, readable); none for a port in memory.
+    fn fd(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Reads one frame into `buf` (at least [`crate::frame::HEADROOM`] + [`crate::frame::MAX_FRAME`] bytes).
+    fn recv<'b>(&mut self, buf: &'b mut [u8]) -> Received<'b>;
+
+    /// Writes one frame, whole or, where the device lacks an offload, segmented and summed in software. Never blocks.
+    fn send(&mut self, frame: &mut Frame<'_>) -> Result<(), DropReason>;
+
+    /// What the device takes as it is.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Largest IP packet it carries, in bytes, for a frame that is not a super-frame.
+    fn mtu(&self) -> u32;
+
+    /// The kind, as listed: `tap`, `veth`, `pair`, …
+    fn kind(&self) -> &'static str;
+}

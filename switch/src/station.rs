@@ -1,0 +1,44 @@
+//! Stations: what lives on the switch itself and is not a wire.
+
+use crate::{DropReason, Frame, Instant, MacAddr, PortId};
+
+/// What a station's descriptor reported (edge-triggered).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Ready {
+    /// Reading may make progress.
+    pub readable: bool,
+    /// Writing may make progress.
+    pub writable: bool,
+    /// An error is waiting, or something stands in the error queue (`EPOLLERR`).
+    pub error: bool,
+    /// The peer has closed its side, or both are closed (`EPOLLRDHUP`, `EPOLLHUP`).
+    pub hangup: bool,
+}
+
+/// The door by which a station's frames enter the switch.
+pub trait Out {
+    /// Switches `frame` by its destination address, as if it had come from the station's own wire. A frame that
+    /// cannot be delivered is counted where it was dropped.
+    fn send(&mut self, frame: &mut Frame<'_>);
+
+    /// Counts a frame that came from `ingress` and goes no further; `None` for one that the station itself gave up.
+    fn drop(&mut self, ingress: Option<PortId>, reason: DropReason);
+}
+
+/// Something that lives on the switch: it has an address and no wire. A gateway is one.
+pub trait Station {
+    /// Its Ethernet address.
+    fn mac(&self) -> MacAddr;
+
+    /// Takes a frame that came from `ingress` for this station, or for a group. It may be rewritten in place and sent on.
+    fn frame(&mut self, now: Instant, ingress: PortId, frame: &mut Frame<'_>, out: &mut dyn Out);
+
+    /// A descriptor that the station registered under `token` has something to say.
+    fn ready(&mut self, now: Instant, token: usize, ready: Ready, out: &mut dyn Out);
+
+    /// Ends a batch of frames and events, or follows a deadline: acknowledgements, batched sends, timers that are due.
+    fn flush(&mut self, now: Instant, out: &mut dyn Out);
+
+    /// When it next wants `flush` called, if nothing else happens. A moment in the past means at once.
+    fn deadline(&self) -> Option<Instant>;
+}
