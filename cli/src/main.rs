@@ -1,1 +1,6 @@
-fn main(){}
+//! `pontoon`: rootless container networking.
+#![forbid(unsafe_code)]
+
+mod api;
+
+fn main() {}

@@ -1,0 +1,37 @@
+//! The conntrack table: every flow, of any protocol, is one entry in it.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// Packets and bytes one way. Bytes are those of IP packets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Counters {
+    /// Packets; a super-frame counts as the segments it stands for.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// A flow as it is shown: both tuples, state, age, counters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowView {
+    /// `tcp`, `udp`, `icmp` or `icmpv6`.
+    pub protocol: String,
+    /// State, as `established`.
+    pub state: String,
+    /// True if the container opened it, false if it came through a published port.
+    pub outbound: bool,
+    /// The initiator's first tuple: source, then destination. Ports of ICMP are its identifier.
+    pub original: (SocketAddr, SocketAddr),
+    /// The translated tuple as the other side sees its replies: source, then destination.
+    pub reply: (SocketAddr, SocketAddr),
+    /// Seconds since it was made.
+    pub age: u64,
+    /// Seconds until it ends if nothing more is seen.
+    pub expires: u64,
+    /// From the initiator.
+    pub sent: Counters,
+    /// To the initiator.
+    pub received: Counters,
+}
