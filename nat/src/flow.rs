@@ -35,3 +35,7 @@ pub struct FlowView {
     /// To the initiator.
     pub received: Counters,
 }
+
+/// Every flow.
+#[derive(Debug, Default)]
+pub struct Table {}

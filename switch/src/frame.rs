@@ -64,7 +64,10 @@ pub struct Offload {
 
 impl Offload {
     /// A plain frame with a whole checksum.
-    pub const NONE: Self = Self { checksum: Checksum::Complete, gso: None };
+    pub const NONE: Self = Self {
+        checksum: Checksum::Complete,
+        gso: None,
+    };
 }
 
 /// One Ethernet frame in a borrowed buffer, with room before and perhaps behind it.
@@ -80,8 +83,17 @@ pub struct Frame<'b> {
 impl<'b> Frame<'b> {
     /// The frame in `buf[start..end]`. Panics if that is no range of `buf`.
     pub fn new(buf: &'b mut [u8], start: usize, end: usize, offload: Offload) -> Self {
-        assert!(start <= end && end <= buf.len(), "frame {start}..{end} outside its buffer of {}", buf.len());
-        Self { offload, buf, start, end }
+        assert!(
+            start <= end && end <= buf.len(),
+            "frame {start}..{end} outside its buffer of {}",
+            buf.len()
+        );
+        Self {
+            offload,
+            buf,
+            start,
+            end,
+        }
     }
 
     /// The frame that fills `bytes`.

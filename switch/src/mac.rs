@@ -73,7 +73,11 @@ impl FromStr for MacAddr {
             }
             *b = u8::from_str_radix(p, 16).map_err(|_| bad())?;
         }
-        if parts.next().is_some() { Err(bad()) } else { Ok(Self(bytes)) }
+        if parts.next().is_some() {
+            Err(bad())
+        } else {
+            Ok(Self(bytes))
+        }
     }
 }
 

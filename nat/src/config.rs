@@ -1,0 +1,194 @@
+//! What a gateway is told at its start.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use ipnet::{Ipv4Net, Ipv6Net};
+use pontoon_switch::MacAddr;
+use serde::{Deserialize, Serialize};
+
+/// An IPv4 subnet and the gateway's address in it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Subnet4 {
+    /// The containers' range.
+    pub net: Ipv4Net,
+    /// The gateway's address, which is also that of its DNS server.
+    pub gateway: Ipv4Addr,
+}
+
+/// An IPv6 subnet and the gateway's address in it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Subnet6 {
+    /// The containers' range.
+    pub net: Ipv6Net,
+    /// The gateway's address, which is also that of its DNS server.
+    pub gateway: Ipv6Addr,
+}
+
+/// Whether the gateway's address leads to the host's loopback.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HostLoopback {
+    /// The host's 127.0.0.1 and ::1 are out of reach.
+    #[default]
+    Unreachable,
+    /// A connection to the gateway's address goes to the host's 127.0.0.1 or ::1.
+    ByGateway,
+}
+
+/// Whether 169.254.0.0/16 (cloud metadata lives at 169.254.169.254) can be reached through the gateway.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LinkLocal {
+    /// Refused.
+    #[default]
+    Refused,
+    /// Allowed by name.
+    Allowed,
+}
+
+/// Who may answer a container's UDP mapping (RFC 4787 section 5).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Filtering {
+    /// Any port of an address that the container has sent to (REQ-8).
+    #[default]
+    AddressDependent,
+    /// Anyone.
+    EndpointIndependent,
+}
+
+/// Where outgoing sockets are bound.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Outbound {
+    /// Source address of IPv4 sockets.
+    pub address4: Option<Ipv4Addr>,
+    /// Source address of IPv6 sockets.
+    pub address6: Option<Ipv6Addr>,
+    /// Interface that sockets are bound to (`SO_BINDTODEVICE`).
+    pub interface: Option<String>,
+}
+
+/// A gateway's configuration.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Config {
+    /// Its Ethernet address.
+    pub mac: MacAddr,
+    /// IPv4, if the network has it.
+    pub subnet4: Option<Subnet4>,
+    /// IPv6, if the network has it.
+    pub subnet6: Option<Subnet6>,
+    /// MTU of the link in bytes, 68 to 65,520.
+    pub mtu: u16,
+    /// Upstream name servers, asked in order.
+    pub resolvers: Vec<SocketAddr>,
+    /// Search domains told by DHCP and RA.
+    pub search: Vec<String>,
+    /// Further names: name and address.
+    pub hosts: Vec<(String, IpAddr)>,
+    /// Way to the host's loopback.
+    pub host_loopback: HostLoopback,
+    /// Way to link-local addresses.
+    pub link_local: LinkLocal,
+    /// Filtering of UDP.
+    pub filtering: Filtering,
+    /// Flows at most, of all containers.
+    pub max_flows: u32,
+    /// Flows at most, of each container.
+    pub max_flows_per_container: u32,
+}
+
+impl Config {
+    /// The link-local address of the gateway (EUI-64 of its MAC; RFC 4291 appendix A), source of its RAs.
+    pub fn link_local6(&self) -> Ipv6Addr {
+        let [a, b, c, d, e, f] = self.mac.0;
+        Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+    }
+
+    /// True if `addr` is one of the gateway's own.
+    pub fn is_gateway(&self, addr: IpAddr) -> bool {
+        match addr {
+            IpAddr::V4(a) => self.subnet4.is_some_and(|s| s.gateway == a),
+            IpAddr::V6(a) => {
+                self.subnet6.is_some_and(|s| s.gateway == a)
+                    || (self.subnet6.is_some() && a == self.link_local6())
+            }
+        }
+    }
+
+    /// The gateway's address of the same version as `like`, if the network has that version.
+    pub fn gateway_like(&self, like: IpAddr) -> Option<IpAddr> {
+        match like {
+            IpAddr::V4(_) => self.subnet4.map(|s| s.gateway.into()),
+            IpAddr::V6(_) => self.subnet6.map(|s| s.gateway.into()),
+        }
+    }
+
+    /// True if `addr` is a container's address by its subnet.
+    pub fn on_link(&self, addr: IpAddr) -> bool {
+        match addr {
+            IpAddr::V4(a) => self.subnet4.is_some_and(|s| s.net.contains(&a)),
+            IpAddr::V6(a) => self.subnet6.is_some_and(|s| s.net.contains(&a)),
+        }
+    }
+
+    /// Where the host is asked to go for a container's destination, or why it may not.
+    ///
+    /// The gateway's own address leads to the host's loopback if that is allowed; loopback, unspecified and
+    /// IPv4-mapped addresses never leave the gateway, whatever is allowed.
+    pub fn destination(&self, dst: IpAddr) -> Result<IpAddr, Forbidden> {
+        if self.is_gateway(dst) {
+            return match self.host_loopback {
+                HostLoopback::Unreachable => Err(Forbidden::HostLoopback),
+                HostLoopback::ByGateway => Ok(match dst {
+                    IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                    IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+                }),
+            };
+        }
+        match dst {
+            IpAddr::V4(a) if a.is_loopback() || a.octets()[0] == 0 => Err(Forbidden::HostLoopback),
+            IpAddr::V4(a) if a.is_broadcast() || a.is_multicast() || a.octets()[0] >= 240 => {
+                Err(Forbidden::NotUnicast)
+            }
+            IpAddr::V4(a) if a.is_link_local() => match self.link_local {
+                LinkLocal::Refused => Err(Forbidden::LinkLocal),
+                LinkLocal::Allowed => Ok(dst),
+            },
+            IpAddr::V4(_) => Ok(dst),
+            IpAddr::V6(a) if a.is_loopback() || a.is_unspecified() => Err(Forbidden::HostLoopback),
+            // ::ffff:0:0/96 (mapped), ::/96 (compatible) and ::ffff:0:0:0/96 would reach IPv4 behind its checks.
+            IpAddr::V6(a) if a.segments()[..4] == [0; 4] => Err(Forbidden::HostLoopback),
+            IpAddr::V6(a) if a.is_multicast() => Err(Forbidden::NotUnicast),
+            IpAddr::V6(a) if a.is_unicast_link_local() => Err(Forbidden::LinkLocal),
+            // 64:ff9b::/96 and 2002::/16 embed IPv4: where the host translates them, the embedded address counts.
+            IpAddr::V6(a) => match embedded(a) {
+                Some(v4) => self.destination(v4.into()).map(|_| dst),
+                None => Ok(dst),
+            },
+        }
+    }
+}
+
+/// The IPv4 address that an address of NAT64's well-known prefix (RFC 6052) or of 6to4 (RFC 3056) stands for.
+fn embedded(a: Ipv6Addr) -> Option<Ipv4Addr> {
+    let s = a.segments();
+    let v4 = |hi: u16, lo: u16| Ipv4Addr::from((u32::from(hi) << 16) | u32::from(lo));
+    if s[..6] == [0x64, 0xff9b, 0, 0, 0, 0] {
+        Some(v4(s[6], s[7]))
+    } else if s[0] == 0x2002 {
+        Some(v4(s[1], s[2]))
+    } else {
+        None
+    }
+}
+
+/// Why a destination is out of a container's reach.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Forbidden {
+    /// The host's loopback, or an address that the host's kernel would take for it.
+    HostLoopback,
+    /// Link-local and metadata addresses.
+    LinkLocal,
+    /// Broadcast, multicast or reserved.
+    NotUnicast,
+}

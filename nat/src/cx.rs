@@ -1,0 +1,79 @@
+//! What the gateway lends its parts while they handle one frame, event or timer.
+
+use pontoon_switch::frame::HEADROOM;
+use pontoon_switch::{DropReason, Frame, Instant, MacAddr, Offload, Out, PortId};
+use smoltcp::wire::EthernetProtocol;
+use std::net::IpAddr;
+
+use crate::config::Config;
+use crate::flow;
+use crate::link::Neighbours;
+use crate::packet::{ETHERNET, IpRepr};
+
+/// The surroundings of one call: time, the way out, the host, and what all parts share.
+pub struct Cx<'a, H> {
+    /// The present moment.
+    pub now: Instant,
+    /// The door to the switch.
+    pub out: &'a mut dyn Out,
+    /// The host's sockets.
+    pub host: &'a mut H,
+    /// The conntrack table.
+    pub flows: &'a mut flow::Table,
+    /// The gateway's configuration.
+    pub config: &'a Config,
+    /// Ethernet addresses of the containers.
+    pub neighbours: &'a mut Neighbours,
+    /// Buffer for frames of the gateway's making: [`HEADROOM`] + [`pontoon_switch::frame::MAX_FRAME`] bytes.
+    pub buf: &'a mut [u8],
+    /// The next IPv4 identification.
+    pub ident: &'a mut u16,
+}
+
+impl<H> Cx<'_, H> {
+    /// Where the transport header stands in [`Cx::buf`] for a packet to `dst`: data can be put there before
+    /// [`Cx::transmit`] writes the headers in front of it.
+    pub fn payload_offset(dst: IpAddr) -> usize {
+        HEADROOM + ETHERNET + crate::packet::header_len(dst)
+    }
+
+    /// The bytes from the transport header on, for a packet to `dst`.
+    pub fn payload(&mut self, dst: IpAddr) -> &mut [u8] {
+        &mut self.buf[Self::payload_offset(dst)..]
+    }
+
+    /// Sends the `len` transport bytes that stand at [`Cx::payload`] to the neighbour that has `ip.dst`. An offset in
+    /// `offload` counts from the frame's first byte.
+    ///
+    /// # Errors
+    /// [`DropReason::NoNeighbour`], already counted, if nobody is known to have that address.
+    pub fn transmit(&mut self, ip: &IpRepr, len: usize, offload: Offload) -> Result<(), DropReason> {
+        let Some(mac) = self.neighbours.lookup(ip.dst) else {
+            self.out.drop(None, DropReason::NoNeighbour);
+            return Err(DropReason::NoNeighbour);
+        };
+        self.transmit_to(mac, ip, len, offload);
+        Ok(())
+    }
+
+    /// Sends the `len` transport bytes that stand at [`Cx::payload`] to `mac`.
+    pub fn transmit_to(&mut self, mac: MacAddr, ip: &IpRepr, len: usize, offload: Offload) {
+        let ethertype = match ip.dst {
+            IpAddr::V4(_) => EthernetProtocol::Ipv4,
+            IpAddr::V6(_) => EthernetProtocol::Ipv6,
+        };
+        *self.ident = self.ident.wrapping_add(1);
+        let end = HEADROOM + ETHERNET + ip.header_len() + len;
+        let frame = &mut self.buf[HEADROOM..end];
+        frame[..6].copy_from_slice(&mac.0);
+        frame[6..12].copy_from_slice(&self.config.mac.0);
+        frame[12..14].copy_from_slice(&u16::from(ethertype).to_be_bytes());
+        ip.emit(&mut frame[ETHERNET..], len, *self.ident);
+        self.out.send(&mut Frame::new(self.buf, HEADROOM, end, offload));
+    }
+
+    /// Counts a frame from `ingress` that goes no further.
+    pub fn drop(&mut self, ingress: PortId, reason: DropReason) {
+        self.out.drop(Some(ingress), reason);
+    }
+}

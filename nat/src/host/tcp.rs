@@ -1,0 +1,84 @@
+//! TCP sockets of the host, as the relay uses them: the kernel's buffers are the only buffers.
+
+use std::io;
+use std::net::SocketAddr;
+
+use super::Token;
+
+/// How far a connect got at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Connect {
+    /// Connected.
+    Done,
+    /// On its way; writability tells the outcome ([`TcpSocket::connected`]).
+    Pending,
+}
+
+/// A connection accepted on a published port.
+#[derive(Debug)]
+pub struct Accepted<S> {
+    /// The connection.
+    pub socket: S,
+    /// The client.
+    pub peer: SocketAddr,
+    /// The host's address that the client reached.
+    pub local: SocketAddr,
+}
+
+/// Makes TCP sockets.
+pub trait TcpHost {
+    /// A connection.
+    type Tcp: TcpSocket;
+    /// A published port.
+    type Listener;
+
+    /// Begins to connect to `remote`; events come under `token`.
+    ///
+    /// # Errors
+    /// The host's own: `ConnectionRefused`, `NetworkUnreachable`, `HostUnreachable`, or no descriptor left (`EMFILE`).
+    fn tcp_connect(&mut self, token: Token, remote: SocketAddr) -> io::Result<(Self::Tcp, Connect)>;
+
+    /// Takes the next waiting client of `listener`. The socket is not yet registered for events: see [`TcpHost::tcp_register`].
+    ///
+    /// # Errors
+    /// `WouldBlock` when none waits; no descriptor left (`EMFILE`), in which case the client goes on waiting.
+    fn tcp_accept(&mut self, listener: &mut Self::Listener) -> io::Result<Accepted<Self::Tcp>>;
+
+    /// Lets events of `socket` come under `token`.
+    fn tcp_register(&mut self, socket: &Self::Tcp, token: Token) -> io::Result<()>;
+
+    /// Refuses the next waiting client of `listener` with a reset, by the descriptor kept in reserve for it. True if
+    /// there was one.
+    fn tcp_refuse(&mut self, listener: &mut Self::Listener) -> bool;
+}
+
+/// A TCP connection of the host. Dropping it closes it in order (FIN, or RST if unread data remain).
+pub trait TcpSocket {
+    /// How a pending connect ended: `Ok(false)` while it is pending still.
+    fn connected(&mut self) -> io::Result<bool>;
+
+    /// Sends what fits of `data`; bytes taken, which may be fewer than offered.
+    fn send(&mut self, data: &[u8]) -> io::Result<usize>;
+
+    /// Free space of the send buffer in bytes, a low estimate: that much is very likely taken by [`TcpSocket::send`].
+    fn send_space(&self) -> usize;
+
+    /// Copies received bytes from `offset` (in bytes behind the first unconsumed one) on into `buf`, without consuming
+    /// them. 0 is the end of the stream.
+    ///
+    /// # Errors
+    /// `WouldBlock` if there is none behind `offset` yet; `ConnectionReset` once (remember it: a later call gives 0).
+    fn peek(&mut self, offset: usize, buf: &mut [u8]) -> io::Result<usize>;
+
+    /// Takes `n` received bytes off the socket; they must have been peeked at.
+    fn consume(&mut self, n: usize) -> io::Result<()>;
+
+    /// Ends our sending side (FIN).
+    fn shutdown_send(&mut self) -> io::Result<()>;
+
+    /// Closes with a reset (`SO_LINGER` 0) when it is dropped.
+    fn reset_on_drop(&mut self);
+
+    /// Its own address, for listing.
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+}
