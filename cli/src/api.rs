@@ -23,175 +23,175 @@ use serde::{Deserialize, Serialize};
 
 /// A running network.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct NetworkInfo {
+pub(crate) struct NetworkInfo {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Addresses and gateways, IPv4 first.
-    pub subnets: Vec<SubnetInfo>,
+    pub(crate) subnets: Vec<SubnetInfo>,
     /// The gateway's MAC address.
-    pub gateway_mac: MacAddr,
+    pub(crate) gateway_mac: MacAddr,
     /// MTU of its ports, in bytes.
-    pub mtu: u32,
+    pub(crate) mtu: u32,
     /// When it started, in Unix seconds.
-    pub since: u64,
+    pub(crate) since: u64,
     /// The front's process.
-    pub front_pid: u32,
+    pub(crate) front_pid: u32,
     /// The packet process.
-    pub packet_pid: u32,
+    pub(crate) packet_pid: u32,
     /// Its containers.
-    pub containers: Vec<ContainerInfo>,
+    pub(crate) containers: Vec<ContainerInfo>,
 }
 
 /// One subnet of a network.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct SubnetInfo {
+pub(crate) struct SubnetInfo {
     /// Address range, e.g. `10.0.2.0/24`.
-    pub subnet: ipnet::IpNet,
+    pub(crate) subnet: ipnet::IpNet,
     /// The gateway's address in it.
-    pub gateway: IpAddr,
+    pub(crate) gateway: IpAddr,
 }
 
 /// A container on a network.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct ContainerInfo {
+pub(crate) struct ContainerInfo {
     /// Its name, unique on the network.
-    pub name: String,
+    pub(crate) name: String,
     /// The network's name.
-    pub network: String,
+    pub(crate) network: String,
     /// Its first process, in the front's PID namespace.
-    pub pid: u32,
+    pub(crate) pid: u32,
     /// The switch port.
-    pub port: u32,
+    pub(crate) port: u32,
     /// MAC address of its interface.
-    pub mac: MacAddr,
+    pub(crate) mac: MacAddr,
     /// Its addresses, IPv4 first.
-    pub addresses: Vec<IpAddr>,
+    pub(crate) addresses: Vec<IpAddr>,
     /// What is published of it.
-    pub published: Vec<PublishedPort>,
+    pub(crate) published: Vec<PublishedPort>,
     /// When it was attached, in Unix seconds.
-    pub since: u64,
+    pub(crate) since: u64,
 }
 
 /// One published port with the host port it really has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PublishedPort {
+pub(crate) struct PublishedPort {
     /// `tcp` or `udp`.
-    pub protocol: pontoon_nat::publish::Transport,
+    pub(crate) protocol: pontoon_nat::publish::Transport,
     /// Where the host listens: an address, unspecified for all.
-    pub host_ip: IpAddr,
+    pub(crate) host_ip: IpAddr,
     /// The host's port.
-    pub host_port: u16,
+    pub(crate) host_port: u16,
     /// The container's port.
-    pub container_port: u16,
+    pub(crate) container_port: u16,
 }
 
 /// Attach a container's network namespace to the network.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct AttachRequest {
+pub(crate) struct AttachRequest {
     /// A process in the namespace; it must belong to the caller.
-    pub pid: u32,
+    pub(crate) pid: u32,
     /// Name wanted; made up if absent.
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     /// IPv4 address wanted.
-    pub ip: Option<IpAddr>,
+    pub(crate) ip: Option<IpAddr>,
     /// IPv6 address wanted.
-    pub ip6: Option<IpAddr>,
+    pub(crate) ip6: Option<IpAddr>,
     /// MAC address wanted.
-    pub mac: Option<MacAddr>,
+    pub(crate) mac: Option<MacAddr>,
     /// Ports to publish; the attachment fails whole if one cannot be bound.
     #[serde(default)]
-    pub publish: Vec<PublishSpec>,
+    pub(crate) publish: Vec<PublishSpec>,
     /// Names for the container's hosts file and DNS, `NAME:IP`.
     #[serde(default)]
-    pub add_hosts: Vec<(String, IpAddr)>,
+    pub(crate) add_hosts: Vec<(String, IpAddr)>,
     /// Absolute path of a pcapng file for the container's port.
-    pub capture: Option<std::path::PathBuf>,
+    pub(crate) capture: Option<std::path::PathBuf>,
 }
 
 /// Ports to publish or to take back.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct PublishRequest {
+pub(crate) struct PublishRequest {
     /// The ports, in Docker's grammar.
-    pub specs: Vec<PublishSpec>,
+    pub(crate) specs: Vec<PublishSpec>,
 }
 
 /// Flows ended by a flush.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct Flushed {
+pub(crate) struct Flushed {
     /// How many.
-    pub flows: u64,
+    pub(crate) flows: u64,
 }
 
 /// One entry of the conntrack table.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct FlowInfo {
+pub(crate) struct FlowInfo {
     /// The container's name.
-    pub container: String,
+    pub(crate) container: String,
     /// The flow itself.
     #[serde(flatten)]
-    pub flow: pontoon_nat::flow::FlowView,
+    pub(crate) flow: pontoon_nat::flow::FlowView,
 }
 
 /// One row of the switch's forwarding table.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct FdbRow {
+pub(crate) struct FdbRow {
     /// The network's name.
-    pub network: String,
+    pub(crate) network: String,
     /// Port number; `null` for the gateway.
-    pub port: Option<u32>,
+    pub(crate) port: Option<u32>,
     /// The port's name.
-    pub port_name: String,
+    pub(crate) port_name: String,
     /// VLAN, 0 for untagged.
-    pub vlan: u16,
+    pub(crate) vlan: u16,
     /// The address.
-    pub mac: MacAddr,
+    pub(crate) mac: MacAddr,
     /// Seconds since it was last seen; `null` for a static entry.
-    pub age: Option<u64>,
+    pub(crate) age: Option<u64>,
 }
 
 /// Counters of a network.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Stats {
+pub(crate) struct Stats {
     /// The network's name.
-    pub network: String,
+    pub(crate) network: String,
     /// Counters of each port.
-    pub ports: Vec<PortStats>,
+    pub(crate) ports: Vec<PortStats>,
     /// Drops at the gateway that belong to no port, by reason.
-    pub gateway_drops: std::collections::BTreeMap<String, u64>,
+    pub(crate) gateway_drops: std::collections::BTreeMap<String, u64>,
     /// Flows by protocol and state, e.g. `tcp/established`.
-    pub flows: std::collections::BTreeMap<String, u64>,
+    pub(crate) flows: std::collections::BTreeMap<String, u64>,
     /// Flows now, and the most there may be.
-    pub flows_total: u64,
+    pub(crate) flows_total: u64,
     /// The bound on flows.
-    pub flows_max: u64,
+    pub(crate) flows_max: u64,
 }
 
 /// Counters of one port. Received means from the container.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct PortStats {
+pub(crate) struct PortStats {
     /// Port number.
-    pub port: u32,
+    pub(crate) port: u32,
     /// The container's name.
-    pub name: String,
+    pub(crate) name: String,
     /// `tap`, `veth`, …
-    pub kind: String,
+    pub(crate) kind: String,
     /// MTU in bytes.
-    pub mtu: u32,
+    pub(crate) mtu: u32,
     /// Frames received.
-    pub rx_frames: u64,
+    pub(crate) rx_frames: u64,
     /// Bytes received.
-    pub rx_bytes: u64,
+    pub(crate) rx_bytes: u64,
     /// Frames sent.
-    pub tx_frames: u64,
+    pub(crate) tx_frames: u64,
     /// Bytes sent.
-    pub tx_bytes: u64,
+    pub(crate) tx_bytes: u64,
     /// Drops by reason.
-    pub drops: std::collections::BTreeMap<String, u64>,
+    pub(crate) drops: std::collections::BTreeMap<String, u64>,
 }
 
 /// What an answer other than 2xx carries.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct ApiError {
+pub(crate) struct ApiError {
     /// What failed, on what, and what to do.
-    pub error: String,
+    pub(crate) error: String,
 }

@@ -1,6 +1,15 @@
 //! `pontoon`: rootless container networking.
 #![forbid(unsafe_code)]
 
-mod api;
+use anyhow::Result;
+use clap::Parser as _;
 
-fn main() {}
+mod api;
+mod args;
+
+fn main() -> Result<()> {
+    match args::Cli::parse().command {
+        args::Command::Run(run) => run.check(),
+        other => anyhow::bail!("{other:?} cannot be done yet"),
+    }
+}
