@@ -12,11 +12,16 @@
 //!
 //! This crate touches the file descriptors of its ports and nothing else: no namespaces, no configuration files.
 
+#![deny(unsafe_code)]
+
 pub mod drops;
+pub mod features;
 pub mod frame;
 pub mod mac;
 pub mod port;
 pub mod station;
+#[allow(unsafe_code)]
+pub mod sys;
 pub mod time;
 
 pub use drops::{DropCounters, DropReason};

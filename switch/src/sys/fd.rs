@@ -1,0 +1,83 @@
+//! Descriptors given by number: on a command line, in the environment, or inherited.
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+use rustix::fd::BorrowedFd;
+use rustix::io::FdFlags;
+
+use super::check;
+
+/// Takes over descriptor `number`, which must be open, and marks it close-on-exec.
+///
+/// The caller says by this that the number was handed to the process for this purpose. What nobody else may do from
+/// then on is close it, so each number can be taken once only, and 0, 1 and 2 never.
+///
+/// # Errors
+/// `EBADF` if the number is not open, is one of the standard three, or was taken before.
+pub fn adopt(number: RawFd) -> io::Result<OwnedFd> {
+    static TAKEN: std::sync::Mutex<Vec<RawFd>> = std::sync::Mutex::new(Vec::new());
+    let bad = || io::Error::from_raw_os_error(libc::EBADF);
+    if number <= 2 {
+        return Err(bad());
+    }
+    // SAFETY: F_GETFD takes no pointer and fails with EBADF for a number that is not open.
+    check(unsafe { libc::fcntl(number, libc::F_GETFD) })?;
+    let mut taken = TAKEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if taken.contains(&number) {
+        return Err(bad());
+    }
+    taken.push(number);
+    // SAFETY: the number is open (just checked), and by the list above this is the only time it is turned into an
+    // owner; that no other part of the program owns it is what the caller says by naming an inherited descriptor.
+    let fd = unsafe { OwnedFd::from_raw_fd(number) };
+    rustix::io::fcntl_setfd(&fd, FdFlags::CLOEXEC)?;
+    Ok(fd)
+}
+
+/// Lets `fd` survive the next `exec` (`on_exec` = [`OnExec::Keep`]), or not.
+pub fn set_on_exec(fd: BorrowedFd<'_>, on_exec: OnExec) -> io::Result<()> {
+    let flags = match on_exec {
+        OnExec::Keep => FdFlags::empty(),
+        OnExec::Close => FdFlags::CLOEXEC,
+    };
+    Ok(rustix::io::fcntl_setfd(fd, flags)?)
+}
+
+/// What becomes of a descriptor when another program is executed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OnExec {
+    /// It stays open, under the same number.
+    Keep,
+    /// It is closed.
+    Close,
+}
+
+/// Makes reads and writes on `fd`'s open file give `EAGAIN` rather than wait.
+pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = rustix::fs::fcntl_getfl(fd)?;
+    Ok(rustix::fs::fcntl_setfl(fd, flags | rustix::fs::OFlags::NONBLOCK)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::IntoRawFd;
+
+    #[test]
+    fn adopts_an_open_number_once() {
+        let (end, _other) = rustix::pipe::pipe().expect("pipe");
+        // A number nobody else in this process will be handed meanwhile.
+        let high = rustix::io::fcntl_dupfd_cloexec(&end, 900).expect("dup").into_raw_fd();
+        let fd = adopt(high).expect("open");
+        assert!(rustix::io::fcntl_getfd(&fd).expect("getfd").contains(FdFlags::CLOEXEC));
+        assert_eq!(adopt(high).expect_err("twice").raw_os_error(), Some(libc::EBADF));
+    }
+
+    #[test]
+    fn refuses_the_closed_and_the_standard() {
+        for n in [-1, 0, 1, 2, 987] {
+            assert_eq!(adopt(n).expect_err("not ours").raw_os_error(), Some(libc::EBADF), "{n}");
+        }
+    }
+}
