@@ -6,6 +6,7 @@ use clap::Parser as _;
 
 mod api;
 mod args;
+mod http;
 
 fn main() -> Result<()> {
     match args::Cli::parse().command {
