@@ -1,4 +1,4 @@
-//! The conntrack table: every flow, of any protocol, is one entry in it.
+//! Flows as they are shown to people and programs.
 
 use std::net::SocketAddr;
 
@@ -35,7 +35,3 @@ pub struct FlowView {
     /// To the initiator.
     pub received: Counters,
 }
-
-/// Every flow.
-#[derive(Debug, Default)]
-pub struct Table {}
