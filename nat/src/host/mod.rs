@@ -4,9 +4,13 @@
 //! Nothing else in this crate touches a descriptor. Every operation is non-blocking: `WouldBlock` means that an edge
 //! follows, delivered to the gateway as a [`Token`] with what became ready.
 
+mod ping;
 mod tcp;
+mod udp;
 
+pub use ping::{PingError, PingHost, PingRecv, PingSend, PingSocket};
 pub use tcp::{Accepted, Connect, TcpHost, TcpSocket};
+pub use udp::{HostError, IpVersion, Origin, UdpHost, UdpRecv, UdpSend, UdpSocket};
 
 /// What a readiness event is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
