@@ -46,9 +46,10 @@ impl<H> Cx<'_, H> {
     /// `offload` counts from the frame's first byte.
     ///
     /// # Errors
-    /// [`DropReason::NoNeighbour`], already counted, if nobody is known to have that address.
+    /// [`DropReason::NoNeighbour`], already counted, if nobody is known to have that address; it is then asked for.
     pub fn transmit(&mut self, ip: &IpRepr, len: usize, offload: Offload) -> Result<(), DropReason> {
         let Some(mac) = self.neighbours.lookup(ip.dst) else {
+            crate::link::solicit(self, ip.dst);
             self.out.drop(None, DropReason::NoNeighbour);
             return Err(DropReason::NoNeighbour);
         };
