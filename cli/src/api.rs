@@ -87,6 +87,7 @@ pub(crate) struct PublishedPort {
 
 /// Attach a container's network namespace to the network.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct AttachRequest {
     /// A process in the namespace; it must belong to the caller.
     pub(crate) pid: u32,
@@ -110,6 +111,7 @@ pub(crate) struct AttachRequest {
 
 /// Ports to publish or to take back.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct PublishRequest {
     /// The ports, in Docker's grammar.
     pub(crate) specs: Vec<PublishSpec>,

@@ -6,7 +6,10 @@ use clap::Parser as _;
 
 mod api;
 mod args;
+mod control;
 mod http;
+mod peer;
+mod routes;
 
 fn main() -> Result<()> {
     match args::Cli::parse().command {

@@ -31,8 +31,14 @@ pub enum Feature {
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::VnetHdr, Self::Tso, Self::Uso, Self::PeekOff, Self::UdpGso, Self::MemInfo];
+    pub const ALL: [Self; 6] = [
+        Self::VnetHdr,
+        Self::Tso,
+        Self::Uso,
+        Self::PeekOff,
+        Self::UdpGso,
+        Self::MemInfo,
+    ];
 
     /// The name in `PONTOON_FALLBACK`.
     pub const fn name(self) -> &'static str {
@@ -61,7 +67,9 @@ pub struct Features {
 
 /// A name in `PONTOON_FALLBACK` that is none.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{VARIABLE}: `{0}` is no feature: expected `all` or some of vnet-hdr, tso, uso, peek-off, udp-gso, meminfo")]
+#[error(
+    "{VARIABLE}: `{0}` is no feature: expected `all` or some of vnet-hdr, tso, uso, peek-off, udp-gso, meminfo"
+)]
 pub struct UnknownFeature(String);
 
 impl Features {
@@ -89,7 +97,9 @@ impl Features {
     /// The same without `feature`.
     #[must_use]
     pub const fn without(self, feature: Feature) -> Self {
-        Self { denied: self.denied | 1 << feature as u8 }
+        Self {
+            denied: self.denied | 1 << feature as u8,
+        }
     }
 
     /// Without any: every fall-back.

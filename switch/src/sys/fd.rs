@@ -68,16 +68,26 @@ mod tests {
     fn adopts_an_open_number_once() {
         let (end, _other) = rustix::pipe::pipe().expect("pipe");
         // A number nobody else in this process will be handed meanwhile.
-        let high = rustix::io::fcntl_dupfd_cloexec(&end, 900).expect("dup").into_raw_fd();
+        let high = rustix::io::fcntl_dupfd_cloexec(&end, 900)
+            .expect("dup")
+            .into_raw_fd();
         let fd = adopt(high).expect("open");
-        assert!(rustix::io::fcntl_getfd(&fd).expect("getfd").contains(FdFlags::CLOEXEC));
+        assert!(
+            rustix::io::fcntl_getfd(&fd)
+                .expect("getfd")
+                .contains(FdFlags::CLOEXEC)
+        );
         assert_eq!(adopt(high).expect_err("twice").raw_os_error(), Some(libc::EBADF));
     }
 
     #[test]
     fn refuses_the_closed_and_the_standard() {
         for n in [-1, 0, 1, 2, 987] {
-            assert_eq!(adopt(n).expect_err("not ours").raw_os_error(), Some(libc::EBADF), "{n}");
+            assert_eq!(
+                adopt(n).expect_err("not ours").raw_os_error(),
+                Some(libc::EBADF),
+                "{n}"
+            );
         }
     }
 }

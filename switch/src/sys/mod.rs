@@ -4,11 +4,16 @@
 
 pub mod fd;
 pub mod packet;
+pub mod peer;
 pub mod tun;
 
 use std::io;
 
 /// The result of a system call that gives -1 and `errno`, as an [`io::Result`].
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
 }

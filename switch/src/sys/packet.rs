@@ -32,7 +32,10 @@ pub fn open_packet(index: u32) -> io::Result<OwnedFd> {
     };
     set(&fd, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &promiscuous)?;
     // The forced size needs a capability over the host; without it the system's maximum has to do.
-    for (forced, plain) in [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)] {
+    for (forced, plain) in [
+        (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF),
+        (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF),
+    ] {
         if set(&fd, libc::SOL_SOCKET, forced, &QUEUE_BYTES).is_err() {
             set(&fd, libc::SOL_SOCKET, plain, &QUEUE_BYTES)?;
         }
@@ -92,12 +95,20 @@ pub fn interface_mtu(fd: BorrowedFd<'_>, index: u32) -> io::Result<(String, u32)
         libc::c_int::try_from(index).map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))?;
     // SAFETY: SIOCGIFNAME reads the index and writes the name of one `ifreq`, which lives past the call.
     check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCGIFNAME, &raw mut request) })?;
-    let name: Vec<u8> = request.ifr_name.iter().map(|&c| c as u8).take_while(|&c| c != 0).collect();
+    let name: Vec<u8> = request
+        .ifr_name
+        .iter()
+        .map(|&c| c as u8)
+        .take_while(|&c| c != 0)
+        .collect();
     // SAFETY: SIOCGIFMTU reads the name, which the kernel has ended in a zero, and writes the MTU of one `ifreq`.
     check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCGIFMTU, &raw mut request) })?;
     // SAFETY: the MTU is the member that SIOCGIFMTU fills in, and any bits are a valid `c_int`.
     let mtu = unsafe { request.ifr_ifru.ifru_mtu };
-    Ok((String::from_utf8_lossy(&name).into_owned(), u32::try_from(mtu).unwrap_or(0)))
+    Ok((
+        String::from_utf8_lossy(&name).into_owned(),
+        u32::try_from(mtu).unwrap_or(0),
+    ))
 }
 
 /// One frame read from a packet socket.
@@ -120,8 +131,14 @@ pub fn receive(fd: BorrowedFd<'_>, header: &mut [u8; VNET_HEADER], buf: &mut [u8
     struct Control([u8; 64]);
     let mut control = Control([0; 64]);
     let mut parts = [
-        libc::iovec { iov_base: header.as_mut_ptr().cast(), iov_len: header.len() },
-        libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() },
+        libc::iovec {
+            iov_base: header.as_mut_ptr().cast(),
+            iov_len: header.len(),
+        },
+        libc::iovec {
+            iov_base: buf.as_mut_ptr().cast(),
+            iov_len: buf.len(),
+        },
     ];
     // SAFETY: `msghdr` is plain data, for which all zeroes are valid.
     let mut message: libc::msghdr = unsafe { zeroed() };
@@ -140,7 +157,11 @@ pub fn receive(fd: BorrowedFd<'_>, header: &mut [u8; VNET_HEADER], buf: &mut [u8
         let part = unsafe { &*next };
         if part.cmsg_level == libc::SOL_PACKET && part.cmsg_type == libc::PACKET_AUXDATA {
             // SAFETY: the kernel puts a whole `tpacket_auxdata` in a message of this type; it may be unaligned.
-            let aux = unsafe { libc::CMSG_DATA(next).cast::<libc::tpacket_auxdata>().read_unaligned() };
+            let aux = unsafe {
+                libc::CMSG_DATA(next)
+                    .cast::<libc::tpacket_auxdata>()
+                    .read_unaligned()
+            };
             vlan = tag(&aux);
         }
         // SAFETY: as for CMSG_FIRSTHDR.
@@ -167,7 +188,13 @@ fn set<T: Copy>(fd: &OwnedFd, level: libc::c_int, name: libc::c_int, value: &T) 
     let size = size_of::<T>() as libc::socklen_t;
     // SAFETY: the kernel reads at most `size` bytes of `value`, which is that long and lives past the call.
     check(unsafe {
-        libc::setsockopt(fd.as_fd().as_raw_fd(), level, name, std::ptr::from_ref(value).cast(), size)
+        libc::setsockopt(
+            fd.as_fd().as_raw_fd(),
+            level,
+            name,
+            std::ptr::from_ref(value).cast(),
+            size,
+        )
     })?;
     Ok(())
 }

@@ -24,8 +24,7 @@ impl TapOffload {
     /// Partial checksums.
     pub const CHECKSUM: Self = Self(libc::TUN_F_CSUM);
     /// Partial checksums and TCP super-frames.
-    pub const TSO: Self =
-        Self(libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN);
+    pub const TSO: Self = Self(libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN);
     /// Partial checksums, TCP and UDP super-frames. The kernel takes USO4 and USO6 only together.
     pub const USO: Self = Self(Self::TSO.0 | libc::TUN_F_USO4 | libc::TUN_F_USO6);
 }
@@ -53,7 +52,11 @@ pub fn open_tap(name: &str) -> io::Result<OwnedFd> {
         return open_plain_tap(name);
     }
     let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
-    let fd = rustix::fs::open("/dev/net/tun", OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())?;
+    let fd = rustix::fs::open(
+        "/dev/net/tun",
+        OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK,
+        Mode::empty(),
+    )?;
     let mut request = request(name)?;
     request.ifr_ifru.ifru_flags = flags as libc::c_short;
     // SAFETY: TUNSETIFF reads and writes one `ifreq`, which lives past the call; the name in it ends in a zero.
@@ -93,7 +96,12 @@ pub fn identify(fd: BorrowedFd<'_>) -> io::Result<Identity> {
     if flags & libc::IFF_TAP == 0 || flags & libc::IFF_NO_PI == 0 {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
-    let name: Vec<u8> = request.ifr_name.iter().map(|&c| c as u8).take_while(|&c| c != 0).collect();
+    let name: Vec<u8> = request
+        .ifr_name
+        .iter()
+        .map(|&c| c as u8)
+        .take_while(|&c| c != 0)
+        .collect();
     Ok(Identity {
         name: String::from_utf8_lossy(&name).into_owned(),
         vnet_header: flags & libc::IFF_VNET_HDR != 0,
@@ -114,7 +122,13 @@ pub fn set_vnet_header_size(fd: BorrowedFd<'_>, size: usize) -> io::Result<()> {
 /// `EINVAL` if the kernel does not know one of them: ask for less.
 pub fn set_offload(fd: BorrowedFd<'_>, offload: TapOffload) -> io::Result<()> {
     // SAFETY: TUNSETOFFLOAD takes an integer, not a pointer.
-    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(offload.0)) })?;
+    check(unsafe {
+        libc::ioctl(
+            fd.as_raw_fd(),
+            libc::TUNSETOFFLOAD,
+            libc::c_ulong::from(offload.0),
+        )
+    })?;
     Ok(())
 }
 
