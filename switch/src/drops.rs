@@ -32,6 +32,10 @@ reasons! {
     Reserved = "reserved",
     /// The source address is another port's, or the station's.
     Spoofed = "spoofed",
+    /// A DHCP server's message from a port that may not serve DHCP.
+    RogueDhcp = "rogue-dhcp",
+    /// A router advertisement or redirect from a port that may not be a router.
+    RogueRouter = "rogue-router",
     /// The egress port is gone or down.
     NoPort = "no-port",
     /// The egress device's queue was full.
@@ -81,6 +85,13 @@ reasons! {
 /// A counter for each reason.
 #[derive(Clone, Debug)]
 pub struct DropCounters([u64; DropReason::ALL.len()]);
+
+/// As a map from the names of the reasons that have occurred to their counts.
+impl serde::Serialize for DropCounters {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.nonzero().map(|(reason, n)| (reason.name(), n)))
+    }
+}
 
 impl Default for DropCounters {
     fn default() -> Self {

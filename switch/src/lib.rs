@@ -15,18 +15,31 @@
 #![deny(unsafe_code)]
 
 pub mod drops;
+pub mod fdb;
 pub mod features;
 pub mod frame;
+pub mod headers;
 pub mod mac;
+pub mod network;
+pub mod offload;
+pub mod policy;
 pub mod port;
 pub mod station;
+pub mod switch;
 #[allow(unsafe_code)]
 pub mod sys;
 pub mod time;
+pub mod worker;
 
 pub use drops::{DropCounters, DropReason};
-pub use frame::{Checksum, Frame, Gso, GsoKind, Offload};
+pub use fdb::FdbEntry;
+pub use features::{Feature, Features};
+pub use frame::{Checksum, Frame, Gso, GsoKind, Offload, VlanTag};
 pub use mac::MacAddr;
+pub use network::{Capture, Direction, Network, PortConfig, PortStatus, Traffic};
+pub use policy::{AddressPolicy, MacPolicy, Permission, Policy};
 pub use port::{Port, PortId};
 pub use station::{Out, Ready, Station};
-pub use time::Instant;
+pub use switch::{Decision, Flood, Ingress, Switch};
+pub use time::{Clock, Instant};
+pub use worker::{Builder, Event, Handle, Interest, Registrar, Stopped, Worker};

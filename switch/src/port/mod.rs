@@ -1,5 +1,11 @@
 //! Ports: where frames enter and leave.
 
+pub mod pair;
+pub mod plain;
+mod software;
+pub mod tap;
+pub mod veth;
+
 use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -9,6 +15,26 @@ use crate::{DropReason, Frame};
 /// A port's number on its switch. Numbers are not used again while the switch lives.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct PortId(pub u32);
+
+impl PortId {
+    /// Ports that a switch can have at a time.
+    pub const MAX_PORTS: usize = (1 << Self::SLOT_BITS) - 1;
+
+    /// The number under which the station itself is listed; no wire has it.
+    pub const STATION: Self = Self(0);
+
+    const SLOT_BITS: u32 = 12;
+
+    /// The number of the port in `slot` of the switch's dense table, in its `generation`th use.
+    pub(crate) const fn of_slot(slot: usize, generation: u32) -> Self {
+        Self(generation << Self::SLOT_BITS | slot as u32)
+    }
+
+    /// The place in the switch's dense table.
+    pub(crate) const fn slot(self) -> usize {
+        (self.0 & ((1 << Self::SLOT_BITS) - 1)) as usize
+    }
+}
 
 impl fmt::Display for PortId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
