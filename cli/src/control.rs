@@ -7,12 +7,16 @@
 //! | a user with a session | `$XDG_RUNTIME_DIR/pontoon`, else `/run/user/UID/pontoon` |
 //! | anyone else | `/tmp/pontoon-UID` |
 //!
+//! A socket whose front was killed stays behind. Whoever makes or removes one holds a lock on the directory, so that a
+//! stale socket is told from one that is about to be listened on.
+//!
 //! Root of a user namespace, to whom `/run` does not belong, is a user. A directory that is a symbolic link, somebody
 //! else's, or open to others is refused: whoever can write there could stand in for a network.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 /// What ends the name of a control socket.
@@ -45,6 +49,12 @@ pub(crate) enum ControlError {
         "the path of the control socket {0} is longer than {MAX_SOCKET_PATH} bytes: set a shorter XDG_RUNTIME_DIR or name"
     )]
     TooLong(PathBuf),
+    /// The network is running already.
+    #[error("network {0} is running already: join it with --network {0}, or choose another name")]
+    Running(String),
+    /// The socket cannot be made.
+    #[error("cannot listen on the control socket {0}: {1}")]
+    Listen(PathBuf, io::Error),
 }
 
 /// What the choice depends on.
@@ -174,6 +184,49 @@ pub(crate) fn sockets(dir: &Path) -> Result<Vec<(String, PathBuf)>, ControlError
     Ok(found)
 }
 
+/// Listens on the socket of `network` in `dir`, in place of one that was left behind.
+pub(crate) fn listen(dir: &Path, network: &str) -> Result<(UnixListener, PathBuf), ControlError> {
+    let path = socket_path(dir, network)?;
+    let _lock = lock(dir)?;
+    if path.symlink_metadata().is_ok() {
+        if !is_stale(&path) {
+            return Err(ControlError::Running(network.to_owned()));
+        }
+        fs::remove_file(&path).map_err(|e| ControlError::Listen(path.clone(), e))?;
+    }
+    // The directory's mode is what keeps others out: the kernel asks for search permission on it at each connect.
+    match UnixListener::bind(&path) {
+        Ok(listener) => Ok((listener, path)),
+        Err(e) => Err(ControlError::Listen(path, e)),
+    }
+}
+
+/// Removes the socket at `path` in `dir` if nobody listens on it.
+pub(crate) fn remove_if_stale(dir: &Path, path: &Path) -> Result<(), ControlError> {
+    let _lock = lock(dir)?;
+    if is_stale(path) {
+        match fs::remove_file(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(ControlError::Io("tidy", dir.to_owned(), e));
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn is_stale(path: &Path) -> bool {
+    matches!(UnixStream::connect(path), Err(e) if e.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+/// Keeps everyone else from making and removing sockets in `dir` while the file is open.
+fn lock(dir: &Path) -> Result<fs::File, ControlError> {
+    let failed = |e| ControlError::Io("lock", dir.to_owned(), e);
+    let file = fs::File::open(dir).map_err(failed)?;
+    file.lock().map_err(failed)?;
+    Ok(file)
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
@@ -273,5 +326,22 @@ mod tests {
             socket_path(Path::new("/run/pontoon"), "web").unwrap(),
             Path::new("/run/pontoon/web.sock")
         );
+    }
+
+    #[test]
+    fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path();
+        let (first, path) = listen(dir, "web").unwrap();
+        assert!(matches!(listen(dir, "web"), Err(ControlError::Running(_))));
+        remove_if_stale(dir, &path).unwrap();
+        assert!(path.exists());
+        drop(first);
+        let (second, path) = listen(dir, "web").unwrap();
+        UnixStream::connect(&path).unwrap();
+        drop(second);
+        remove_if_stale(dir, &path).unwrap();
+        assert!(!path.exists());
+        remove_if_stale(dir, &path).unwrap();
     }
 }

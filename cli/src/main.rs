@@ -6,6 +6,7 @@ use clap::Parser as _;
 
 mod api;
 mod args;
+mod client;
 mod control;
 mod http;
 mod peer;
