@@ -6,6 +6,7 @@ pub mod fd;
 pub mod packet;
 pub mod peer;
 pub mod tun;
+pub mod udp;
 
 use std::io;
 
