@@ -1,0 +1,176 @@
+//! `pontoon conntrack`: the flows of running networks, in the layout of conntrack-tools' `conntrack -L`.
+//!
+//! A line is: protocol, its number, seconds until it ends, state, the initiator's tuple with what it has sent, the
+//! tuple of the replies with what was received. Ours adds the age, the container and who opened it.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, Result};
+use pontoon_nat::flow::{Counters, FlowView};
+
+use crate::api::{FlowInfo, Flushed};
+use crate::args::{ConntrackCommand, FlowArgs};
+use crate::client;
+use crate::output;
+use crate::routes::Call;
+
+/// Runs `conntrack ls` or `conntrack flush`.
+pub(crate) fn conntrack(command: &ConntrackCommand) -> Result<()> {
+    match command {
+        ConntrackCommand::Ls(args) => ls(args),
+        ConntrackCommand::Flush(args) => flush(args),
+    }
+}
+
+fn ls(args: &FlowArgs) -> Result<()> {
+    require_container(args)?;
+    let flows: Vec<FlowInfo> = client::list_all(
+        args.network.as_deref(),
+        &Call::Flows {
+            container: args.container.clone(),
+        },
+    )?;
+    if args.json {
+        return output::print_json(&flows);
+    }
+    output::print(&render(&flows))?;
+    eprintln!("pontoon: {} flow entries have been shown.", flows.len());
+    Ok(())
+}
+
+fn flush(args: &FlowArgs) -> Result<()> {
+    require_container(args)?;
+    let call = Call::Flush {
+        container: args.container.clone(),
+    };
+    let answers: Vec<(_, Flushed)> =
+        client::ask_all(args.network.as_deref(), &call).context("cannot end flows")?;
+    let flushed = Flushed {
+        flows: answers.iter().map(|(_, f)| f.flows).sum(),
+    };
+    if args.json {
+        return output::print_json(&flushed);
+    }
+    eprintln!("pontoon: {} flow entries have been deleted.", flushed.flows);
+    Ok(())
+}
+
+/// A container that is named must be there, on one network at least: a mistyped name is not an empty list.
+fn require_container(args: &FlowArgs) -> Result<()> {
+    let Some(name) = &args.container else {
+        return Ok(());
+    };
+    let all: Vec<crate::api::ContainerInfo> = client::list_all(args.network.as_deref(), &Call::Containers)?;
+    anyhow::ensure!(
+        all.iter().any(|c| c.name == *name),
+        "no container named {name} is running: `pontoon ps` lists those that are"
+    );
+    Ok(())
+}
+
+fn render(flows: &[FlowInfo]) -> String {
+    let mut text = String::new();
+    for FlowInfo { container, flow } in flows {
+        let FlowView {
+            protocol,
+            state,
+            outbound,
+            original,
+            reply,
+            age,
+            expires,
+            sent,
+            received,
+        } = flow;
+        let state = state.to_uppercase().replace('-', "_");
+        let direction = if *outbound { "out" } else { "in" };
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            text,
+            "{protocol:<8} {} {expires} {state} {} {} age={age} container={container} dir={direction}",
+            protocol_number(protocol),
+            tuple(protocol, original, sent),
+            tuple(protocol, reply, received),
+        );
+    }
+    text
+}
+
+/// The protocol's number in the IP header, as IANA assigns it.
+fn protocol_number(name: &str) -> &'static str {
+    match name {
+        "tcp" => "6",
+        "udp" => "17",
+        "icmp" => "1",
+        "icmpv6" => "58",
+        _ => "?",
+    }
+}
+
+fn tuple(protocol: &str, (from, to): &(SocketAddr, SocketAddr), counters: &Counters) -> String {
+    let ends = format!("src={} dst={}", from.ip(), to.ip());
+    let ports = if protocol.starts_with("icmp") {
+        format!("id={}", from.port())
+    } else {
+        format!("sport={} dport={}", from.port(), to.port())
+    };
+    format!(
+        "{ends} {ports} packets={} bytes={}",
+        counters.packets, counters.bytes
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flow(protocol: &str, state: &str, tuples: [&str; 4]) -> FlowInfo {
+        let [a, b, c, d] = tuples.map(|t| t.parse().unwrap());
+        FlowInfo {
+            container: "web".into(),
+            flow: FlowView {
+                protocol: protocol.into(),
+                state: state.into(),
+                outbound: true,
+                original: (a, b),
+                reply: (c, d),
+                age: 12,
+                expires: 431_999,
+                sent: Counters {
+                    packets: 4,
+                    bytes: 300,
+                },
+                received: Counters {
+                    packets: 5,
+                    bytes: 4000,
+                },
+            },
+        }
+    }
+
+    #[test]
+    fn the_layout_of_conntrack_tools() {
+        let tcp = [
+            "10.0.2.2:40000",
+            "192.0.2.9:80",
+            "192.0.2.9:80",
+            "198.51.100.7:51000",
+        ];
+        let icmp = [
+            "[fd00::2]:77",
+            "[2001:db8::9]:77",
+            "[2001:db8::9]:78",
+            "[2001:db8::1]:78",
+        ];
+        assert_eq!(
+            render(&[flow("tcp", "syn-sent", tcp), flow("icmpv6", "unreplied", icmp)]),
+            "\
+tcp      6 431999 SYN_SENT src=10.0.2.2 dst=192.0.2.9 sport=40000 dport=80 packets=4 bytes=300 src=192.0.2.9 \
+dst=198.51.100.7 sport=80 dport=51000 packets=5 bytes=4000 age=12 container=web dir=out
+icmpv6   58 431999 UNREPLIED src=fd00::2 dst=2001:db8::9 id=77 packets=4 bytes=300 src=2001:db8::9 \
+dst=2001:db8::1 id=78 packets=5 bytes=4000 age=12 container=web dir=out
+"
+        );
+    }
+}
