@@ -19,3 +19,5 @@ pub mod icmp;
 pub mod link;
 pub mod packet;
 pub mod publish;
+pub mod slab;
+pub mod tcp;

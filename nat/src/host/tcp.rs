@@ -47,6 +47,10 @@ pub trait TcpHost {
     /// Lets events of `socket` come under `token`.
     fn tcp_register(&mut self, socket: &Self::Tcp, token: Token) -> io::Result<()>;
 
+    /// Has the present readiness of a registered `socket` reported again, and its next change: for a caller that waits
+    /// without having met `WouldBlock`.
+    fn tcp_rearm(&mut self, socket: &Self::Tcp, token: Token) -> io::Result<()>;
+
     /// Refuses the next waiting client of `listener` with a reset, by the descriptor kept in reserve for it. True if
     /// there was one.
     fn tcp_refuse(&mut self, listener: &mut Self::Listener) -> bool;

@@ -1,0 +1,256 @@
+//! One relayed connection: its states and counters. What happens in them is in `input`, `output` and `timer`.
+//!
+//! ```text
+//!  outbound: SYN ─► Connecting ─ host connected ─► SynAckSent ─ ACK ─► Open
+//!  inbound:  accepted ─► SynSent ─ SYN-ACK ─► Open
+//!
+//!  Open is two halves that end separately:
+//!    from the container   Recv::Open ─ FIN, all data taken; shutdown(SHUT_WR) on the host ─► Recv::Shut
+//!    to the container     Send::Open ─ host's end of stream, FIN sent ─► Send::FinSent ─ ACK ─► Send::FinAcked
+//!  Both ended: gone at once if the container's FIN was first (it does the waiting), else TimeWait.
+//!  A reset from either side, in any state, resets the other and the connection is gone.
+//! ```
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use pontoon_switch::Instant;
+
+use super::seq::Seq;
+use crate::flow::{Direction, FlowId, State};
+
+/// Retransmission time-out before anything is measured (RFC 6298 section 2.1).
+const RTO_INITIAL: Duration = Duration::from_secs(1);
+/// Least retransmission time-out: the container is on this machine.
+const RTO_MIN: Duration = Duration::from_millis(200);
+/// Greatest retransmission time-out.
+const RTO_MAX: Duration = Duration::from_secs(60);
+/// A window that no loss has narrowed.
+const UNBOUNDED: u32 = 1 << 30;
+
+/// How far the connection is open.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Phase {
+    /// The container's SYN is here, the host's connect is on its way; the container has heard nothing.
+    Connecting,
+    /// The host is connected, our SYN-ACK is out.
+    SynAckSent,
+    /// A client of a published port is here, our SYN is out.
+    SynSent,
+    /// Open; see [`Recv`] and [`Send`].
+    Open,
+    /// Over, and the host's socket closed; a FIN that comes again is acknowledged again.
+    TimeWait,
+}
+
+/// The half from the container to the host.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Recv {
+    /// More may come.
+    Open,
+    /// The container's FIN has come and was passed on.
+    Shut,
+}
+
+/// The half from the host to the container.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Send {
+    /// More may come.
+    Open,
+    /// The host's stream has ended and our FIN is out.
+    FinSent,
+    /// The container has acknowledged it.
+    FinAcked,
+}
+
+#[derive(Debug)]
+pub(super) struct Conn<S> {
+    pub(super) flow: FlowId,
+    /// None only in TimeWait.
+    pub(super) socket: Option<S>,
+    pub(super) container: SocketAddr,
+    /// Whom the container talks to, as it sees it.
+    pub(super) remote: SocketAddr,
+    pub(super) phase: Phase,
+    pub(super) recv: Recv,
+    pub(super) send: Send,
+
+    /// Next sequence number expected of the container.
+    pub(super) rcv_nxt: Seq,
+    /// Right edge of the window advertised to it.
+    pub(super) rcv_edge: Seq,
+    /// Our window scale.
+    pub(super) rcv_scale: u8,
+
+    /// First sequence number not acknowledged; in Open, that of the first byte in the host's socket.
+    pub(super) snd_una: Seq,
+    /// Next to be sent; behind `snd_max` while something is sent again.
+    pub(super) snd_nxt: Seq,
+    /// Behind everything ever sent.
+    pub(super) snd_max: Seq,
+    /// Number of our FIN, unless [`Send::Open`].
+    pub(super) fin_seq: Seq,
+    /// The container's window in bytes.
+    pub(super) snd_wnd: u32,
+    pub(super) snd_scale: u8,
+    /// Bytes of data in a segment to the container.
+    pub(super) mss: u16,
+
+    /// Congestion window in bytes: unbounded until a loss shows that the device's queue is not.
+    pub(super) cwnd: u32,
+    pub(super) ssthresh: u32,
+    pub(super) duplicate_acks: u8,
+    /// In fast recovery until this is acknowledged (RFC 6582).
+    pub(super) recover: Option<Seq>,
+    srtt: Option<Duration>,
+    rttvar: Duration,
+    rto: Duration,
+    /// Retransmissions or probes without an answer.
+    pub(super) tries: u8,
+    /// A segment being timed: acknowledged by this number, sent then.
+    pub(super) timing: Option<(Seq, Instant)>,
+
+    /// The host's socket may have data behind what was peeked at.
+    pub(super) readable: bool,
+    /// The host's stream has ended or failed, so reading goes on until it says so.
+    pub(super) hangup: bool,
+    /// The host's socket has reported an error: its end of stream is a reset.
+    pub(super) failed: bool,
+    /// Our FIN went out before the container's came in.
+    pub(super) closed_first: bool,
+    /// An acknowledgement is due at the end of the batch; the connection is on the relay's list.
+    pub(super) ack_due: bool,
+    /// The window was advertised as (nearly) closed: tell when it reopens.
+    pub(super) window_closed: bool,
+    /// The host's socket did not take all that it was offered; the container must send the rest again.
+    pub(super) short: bool,
+
+    /// When the timer of this state runs out.
+    pub(super) timer: Option<Instant>,
+    /// The time under which the connection is in the relay's timer queue.
+    pub(super) queued: Option<Instant>,
+    /// When the container was last heard.
+    pub(super) heard: Instant,
+}
+
+impl<S> Conn<S> {
+    pub(super) fn new(
+        now: Instant,
+        flow: FlowId,
+        socket: S,
+        container: SocketAddr,
+        remote: SocketAddr,
+        phase: Phase,
+        iss: Seq,
+    ) -> Self {
+        Self {
+            flow,
+            socket: Some(socket),
+            container,
+            remote,
+            phase,
+            recv: Recv::Open,
+            send: Send::Open,
+            rcv_nxt: Seq(0),
+            rcv_edge: Seq(0),
+            rcv_scale: 0,
+            snd_una: iss,
+            snd_nxt: iss,
+            snd_max: iss,
+            fin_seq: iss,
+            snd_wnd: 0,
+            snd_scale: 0,
+            mss: 536,
+            cwnd: UNBOUNDED,
+            ssthresh: UNBOUNDED,
+            duplicate_acks: 0,
+            recover: None,
+            srtt: None,
+            rttvar: Duration::ZERO,
+            rto: RTO_INITIAL,
+            tries: 0,
+            timing: None,
+            readable: false,
+            hangup: false,
+            failed: false,
+            closed_first: false,
+            ack_due: false,
+            window_closed: false,
+            short: false,
+            timer: None,
+            queued: None,
+            heard: now,
+        }
+    }
+
+    /// Bytes sent and not acknowledged, as far as they are to be sent (again).
+    pub(super) fn in_flight(&self) -> u32 {
+        self.snd_nxt.since(self.snd_una)
+    }
+
+    /// True if something was sent that is not acknowledged.
+    pub(super) fn outstanding(&self) -> bool {
+        self.snd_una != self.snd_max
+    }
+
+    /// True if there is, or may be, something to send or to send again.
+    pub(super) fn has_more(&self) -> bool {
+        self.send != Send::FinAcked && (self.readable || self.snd_nxt != self.snd_max)
+    }
+
+    /// The direction of the container's packets in the flow: the initiator's, if it opened it.
+    pub(super) fn direction(outbound: bool) -> Direction {
+        if outbound { Direction::Original } else { Direction::Reply }
+    }
+
+    /// The state of the flow in the conntrack table.
+    pub(super) fn state(&self) -> State {
+        match (self.phase, self.recv, self.send) {
+            (Phase::Connecting, _, _) => State::SynSent,
+            (Phase::SynAckSent | Phase::SynSent, _, _) => State::SynReceived,
+            (Phase::TimeWait, _, _) => State::TimeWait,
+            (Phase::Open, Recv::Open, Send::Open) => State::Established,
+            (Phase::Open, Recv::Shut, Send::Open) => State::HalfClosed,
+            (Phase::Open, Recv::Open, Send::FinSent | Send::FinAcked) => State::HalfClosed,
+            (Phase::Open, Recv::Shut, Send::FinSent | Send::FinAcked) => State::Closing,
+        }
+    }
+
+    /// The present retransmission time-out, backed off by the tries so far.
+    pub(super) fn rto(&self) -> Duration {
+        self.rto.saturating_mul(1 << self.tries.min(8)).min(RTO_MAX)
+    }
+
+    /// Takes a round-trip time into the estimate (RFC 6298 section 2).
+    pub(super) fn measured(&mut self, rtt: Duration) {
+        match self.srtt {
+            None => {
+                self.srtt = Some(rtt);
+                self.rttvar = rtt / 2;
+            }
+            Some(srtt) => {
+                self.rttvar = (self.rttvar * 3 + srtt.abs_diff(rtt)) / 4;
+                self.srtt = Some((srtt * 7 + rtt) / 8);
+            }
+        }
+        self.rto = (self.srtt.unwrap_or(rtt) + self.rttvar * 4).clamp(RTO_MIN, RTO_MAX);
+    }
+
+    /// A loss: half of what is under way is what the path holds (RFC 5681 section 3.1).
+    pub(super) fn narrow(&mut self) {
+        let flight = self.snd_max.since(self.snd_una);
+        self.ssthresh = (flight / 2).max(2 * u32::from(self.mss));
+        self.timing = None;
+    }
+
+    /// `acked` bytes have arrived: the window grows, by slow start below the threshold, else by a segment a round.
+    pub(super) fn widen(&mut self, acked: u32) {
+        let mss = u32::from(self.mss);
+        let by = if self.cwnd < self.ssthresh {
+            acked
+        } else {
+            (u64::from(mss) * u64::from(acked) / u64::from(self.cwnd.max(1))) as u32
+        };
+        self.cwnd = (self.cwnd + by.max(1)).min(UNBOUNDED);
+    }
+}

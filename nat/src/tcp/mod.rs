@@ -1,0 +1,336 @@
+//! The TCP relay: ends the container's TCP here and continues it on a host socket.
+//!
+//! # Theory of operation
+//!
+//! The relay holds no data: the kernel's socket buffers are the only buffers.
+//!
+//! *Container to host.* A segment in order goes from the frame straight to `send`. What the socket takes is
+//! acknowledged; what it does not take is not, and the container sends it again. The window advertised follows the
+//! socket's free space, so that it takes nearly everything. Nothing out of order is kept: a gap is answered by a duplicate
+//! acknowledgement at once. Acknowledgements of data in order coalesce over a batch of frames ([`Relay::flush`]).
+//!
+//! *Host to container.* Bytes are peeked at, at an offset, into the frame buffer behind ready-made headers, and sent as one
+//! super-frame. They leave the host's socket only when the container has acknowledged them; a retransmission is another
+//! peek. The sequence number `snd_una` is that of the first byte in the socket, so the offset of any other is a difference.
+//!
+//! *Opening.* The container's SYN is answered only when the host's connect has been: success gives SYN-ACK, refusal RST,
+//! unreachable the ICMP error. Inbound, the client is connected before the container is asked; if that refuses or is
+//! silent, the client gets a reset.
+//!
+//! *Closing.* FIN goes through both ways, separately and late, so a half-close lasts; RST goes through both ways. See
+//! the diagram in `conn`. Nothing parks: each state has a timeout in the conntrack table or a count of tries.
+//!
+//! *Loss* on the way to the container happens only when its device's queue overflows. The window therefore has no
+//! congestion bound until a loss; then NewReno (RFC 6582) without SACK.
+//!
+//! *Timers.* A connection has one timer, whose meaning follows from its state: SYN or SYN-ACK again, retransmission,
+//! zero-window probe, keep-alive. All are in one queue; a timer that moves later stays where it is queued and is looked
+//! at again then, so that acknowledgements cost nothing there.
+
+mod conn;
+mod input;
+mod listen;
+mod output;
+mod segment;
+mod seq;
+mod timer;
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use pontoon_switch::{DropReason, Frame, Instant, PortId, Ready};
+use siphasher::sip::SipHasher13;
+
+use crate::cx::Cx;
+use crate::flow::{Entry, FlowId};
+use crate::host::{Connect, Kind, TcpHost, TcpSocket, Token};
+use crate::icmp::{self, IcmpError};
+use crate::packet::{IpRepr, Packet};
+use crate::slab::{Key, Slab};
+
+use conn::{Conn, Phase, Send};
+use listen::Listener;
+use segment::{Draft, Flags, Segment};
+use seq::Seq;
+
+/// Our window scale: with it the window reaches 8 MiB, twice the kernel's default send buffer.
+const WINDOW_SCALE: u8 = 7;
+
+/// Least MSS that is believed: that of the least IPv4 MTU, 68.
+const MSS_MIN: u16 = 28;
+
+/// The TCP relay of one gateway.
+#[derive(Debug)]
+pub struct Relay<H: TcpHost> {
+    conns: Slab<Conn<H::Tcp>>,
+    listeners: Slab<Listener<H::Listener>>,
+    timers: BinaryHeap<Reverse<(Instant, u32, u32)>>,
+    /// Connections that owe an acknowledgement at the end of the batch.
+    due: Vec<Key>,
+    secret: (u64, u64),
+}
+
+impl<H: TcpHost> Relay<H> {
+    /// A relay without connections. `secret` keys initial sequence numbers (RFC 6528): random, except in a test.
+    pub fn new(secret: (u64, u64)) -> Self {
+        Self {
+            conns: Slab::default(),
+            listeners: Slab::default(),
+            timers: BinaryHeap::new(),
+            due: Vec::new(),
+            secret,
+        }
+    }
+
+    /// Connections now, those in TIME-WAIT among them.
+    pub fn len(&self) -> usize {
+        self.conns.len()
+    }
+
+    /// True if there is none.
+    pub fn is_empty(&self) -> bool {
+        self.conns.is_empty()
+    }
+
+    /// The tuple that the far side sees in its replies (source and destination), for listing.
+    pub fn reply_tuple(&self, entry: &Entry) -> Option<(SocketAddr, SocketAddr)> {
+        let conn = self.conns.get(self.conns.key_at(entry.data())?)?;
+        let local = conn.socket.as_ref()?.local_addr().ok()?;
+        let tuple = entry.tuple();
+        Some(if entry.outbound() { (tuple.dst, local) } else { (conn.container, tuple.src) })
+    }
+
+    /// Something happened at the host's socket of a connection.
+    pub fn ready(&mut self, cx: &mut Cx<'_, H>, token: Token, ready: Ready) {
+        let Some(key) = self.conns.key_at(token.index).filter(|k| token.is_of(k.generation)) else { return };
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        conn.readable |= ready.readable || ready.hangup || ready.error;
+        conn.hangup |= ready.hangup;
+        conn.failed |= ready.error;
+        match conn.phase {
+            Phase::Connecting => {
+                if ready.writable || ready.error || ready.hangup {
+                    self.connect_progress(cx, key);
+                }
+            }
+            Phase::SynAckSent | Phase::SynSent | Phase::TimeWait => {}
+            Phase::Open => {
+                if ready.writable && conn.window_closed {
+                    self.window_reopened(cx, key);
+                }
+                self.pump(cx, key);
+            }
+        }
+    }
+
+    /// A pending connect has become writable or failed.
+    fn connect_progress(&mut self, cx: &mut Cx<'_, H>, key: Key) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let Some(socket) = conn.socket.as_mut() else { return };
+        match socket.connected() {
+            Ok(true) => {
+                conn.failed = false;
+                self.answer_syn(cx, key);
+            }
+            Ok(false) => conn.failed = false,
+            Err(e) => self.connect_failed(cx, key, &e),
+        }
+    }
+
+    /// Tells the container how its connect failed, and forgets the connection.
+    fn connect_failed(&mut self, cx: &mut Cx<'_, H>, key: Key, error: &io::Error) {
+        let Some(conn) = self.conns.get(key) else { return };
+        let (container, remote, seq) = (conn.container, conn.remote, conn.rcv_nxt);
+        let port = cx.flows.get(conn.flow).map(Entry::container);
+        self.forget(cx, key);
+        refuse(cx, port, container, remote, seq, error);
+    }
+
+    /// Ends a batch: timers that are due, then the acknowledgements owed.
+    pub fn flush(&mut self, cx: &mut Cx<'_, H>) {
+        self.run_timers(cx);
+        self.retry_listeners(cx);
+        let mut due = std::mem::take(&mut self.due);
+        for key in due.drain(..) {
+            if self.conns.get(key).is_some_and(|c| c.ack_due) {
+                self.acknowledge(cx, key);
+            }
+        }
+        self.due = due;
+    }
+
+    /// When the relay next wants [`Relay::flush`] called.
+    pub fn deadline(&self) -> Option<Instant> {
+        let timer = self.timers.peek().map(|Reverse((at, _, _))| *at);
+        let listener = self.listener_deadline();
+        [timer, listener].into_iter().flatten().min()
+    }
+
+    /// A flow of this relay was evicted or has been silent for its timeout: both sides are told by a reset.
+    pub fn ended(&mut self, cx: &mut Cx<'_, H>, flow: FlowId, entry: &Entry) {
+        let Some(key) = self.conns.key_at(entry.data()) else { return };
+        if self.conns.get(key).is_some_and(|c| c.flow == flow) {
+            self.abort(cx, key);
+        }
+    }
+
+    /// Resets every connection of the container at `port`, and closes what is published of it.
+    pub fn detach(&mut self, cx: &mut Cx<'_, H>, port: PortId) {
+        let listeners: Vec<Key> =
+            self.listeners.iter().filter(|(_, l)| l.port == port).map(|(k, _)| k).collect();
+        for key in listeners {
+            self.listeners.remove(key);
+        }
+        let flows = &*cx.flows;
+        let gone: Vec<Key> = self
+            .conns
+            .iter()
+            .filter(|(_, c)| flows.get(c.flow).is_none_or(|e| e.container() == port))
+            .map(|(k, _)| k)
+            .collect();
+        for key in gone {
+            self.abort(cx, key);
+        }
+    }
+
+    /// Resets both sides and forgets the connection.
+    fn abort(&mut self, cx: &mut Cx<'_, H>, key: Key) {
+        if let Some(conn) = self.conns.get_mut(key) {
+            if let Some(socket) = conn.socket.as_mut() {
+                socket.reset_on_drop();
+            }
+            match conn.phase {
+                Phase::Connecting | Phase::TimeWait => {}
+                Phase::SynAckSent | Phase::SynSent | Phase::Open => send_reset(cx, conn),
+            }
+        }
+        self.forget(cx, key);
+    }
+
+    /// Resets the host's side only: the container has reset, refused, or is not there.
+    fn abort_host(&mut self, cx: &mut Cx<'_, H>, key: Key) {
+        if let Some(socket) = self.conns.get_mut(key).and_then(|c| c.socket.as_mut()) {
+            socket.reset_on_drop();
+        }
+        self.forget(cx, key);
+    }
+
+    /// Forgets the connection and its flow; the host's socket closes in order unless it was told otherwise.
+    fn forget(&mut self, cx: &mut Cx<'_, H>, key: Key) {
+        if let Some(conn) = self.conns.remove(key) {
+            cx.flows.remove(conn.flow);
+        }
+    }
+
+    /// Brings the flow's state up to date with the connection's.
+    fn note_state(&self, cx: &mut Cx<'_, H>, key: Key) {
+        if let Some(conn) = self.conns.get(key) {
+            cx.flows.set_state(cx.now, conn.flow, conn.state());
+        }
+    }
+
+    /// An initial sequence number by RFC 6528: a clock of 4 µs plus a keyed hash of the tuple.
+    fn initial_seq(&self, now: Instant, container: SocketAddr, remote: SocketAddr) -> Seq {
+        let mut bytes = [0u8; 36];
+        let octets = |ip: IpAddr| match ip {
+            IpAddr::V4(a) => a.to_ipv6_mapped().octets(),
+            IpAddr::V6(a) => a.octets(),
+        };
+        bytes[..16].copy_from_slice(&octets(container.ip()));
+        bytes[16..32].copy_from_slice(&octets(remote.ip()));
+        bytes[32..34].copy_from_slice(&container.port().to_be_bytes());
+        bytes[34..].copy_from_slice(&remote.port().to_be_bytes());
+        let hash = SipHasher13::new_with_keys(self.secret.0, self.secret.1).hash(&bytes);
+        Seq((now.micros() / 4) as u32).plus(hash as u32)
+    }
+}
+
+/// The token under which the host's socket of a connection reports.
+fn token(key: Key) -> Token {
+    Token { kind: Kind::Tcp, index: key.index, generation: key.generation }
+}
+
+/// Our MSS towards a container: the link's MTU less the headers (the MSS clamp).
+fn link_mss(mtu: u16, container: SocketAddr) -> u16 {
+    let headers = crate::packet::header_len(container.ip()) + segment::HEADER;
+    mtu.saturating_sub(headers as u16).max(MSS_MIN)
+}
+
+fn send_reset<H, S>(cx: &mut Cx<'_, H>, conn: &Conn<S>) {
+    let flags = if conn.phase == Phase::SynSent { Flags::RST } else { Flags::RST_ACK };
+    let seq = if conn.phase == Phase::SynSent { conn.snd_max } else { conn.snd_nxt };
+    let _ = Draft {
+        src: conn.remote,
+        dst: conn.container,
+        seq,
+        ack: conn.rcv_nxt,
+        flags,
+        window: 0,
+        len: 0,
+        mss: conn.mss,
+        options: None,
+    }
+    .send(cx);
+}
+
+/// Tells the container that the connection it asked for with a SYN numbered just before `next` cannot be had.
+fn refuse<H>(
+    cx: &mut Cx<'_, H>,
+    port: Option<PortId>,
+    container: SocketAddr,
+    remote: SocketAddr,
+    next: Seq,
+    error: &io::Error,
+) {
+    let exhausted = || error.raw_os_error().is_some_and(is_exhaustion);
+    let icmp = match error.kind() {
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => None,
+        io::ErrorKind::NetworkUnreachable => Some(IcmpError::NetUnreachable),
+        io::ErrorKind::PermissionDenied => Some(IcmpError::Prohibited),
+        _ if exhausted() => {
+            cx.out.drop(port, DropReason::HostExhausted);
+            Some(IcmpError::HostUnreachable)
+        }
+        // No route, no neighbour, a time-out, or no address of that version on the host.
+        _ => Some(IcmpError::HostUnreachable),
+    };
+    let Some(icmp) = icmp else {
+        let reset = Draft {
+            src: remote,
+            dst: container,
+            seq: Seq(0),
+            ack: next,
+            flags: Flags::RST_ACK,
+            window: 0,
+            len: 0,
+            mss: MSS_MIN,
+            options: None,
+        };
+        let _ = reset.send(cx);
+        return;
+    };
+    // The SYN itself is gone by now: what of it an error must quote is known.
+    let ip = IpRepr::new(container.ip(), remote.ip(), smoltcp::wire::IpProtocol::Tcp);
+    let at = ip.header_len();
+    let mut quoted = [0u8; 60];
+    ip.emit(&mut quoted, segment::HEADER, 0);
+    quoted[at..at + 2].copy_from_slice(&container.port().to_be_bytes());
+    quoted[at + 2..at + 4].copy_from_slice(&remote.port().to_be_bytes());
+    quoted[at + 4..at + 8].copy_from_slice(&next.plus(u32::MAX).0.to_be_bytes());
+    quoted[at + 12] = 5 << 4;
+    quoted[at + 13] = 2;
+    icmp::send_error(cx, &quoted[..at + segment::HEADER], None, icmp);
+}
+
+/// True for the errors of a host that has no descriptor, port or memory left.
+fn is_exhaustion(errno: i32) -> bool {
+    use rustix::io::Errno;
+    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL, Errno::AGAIN]
+        .iter()
+        .any(|e| e.raw_os_error() == errno)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,136 @@
+//! Timers: one a connection, all in one queue.
+
+use std::time::Duration;
+
+use super::*;
+
+/// SYNs or SYN-ACKs sent in vain before the connection is given up: after 63 seconds, as the kernel's defaults do.
+const SYN_TRIES: u8 = 6;
+/// Retransmissions or probes without any answer before the container is taken for gone (RFC 9293 section 3.8.3: R2 is at
+/// least 100 seconds; this comes to more than ten minutes).
+const TRIES: u8 = 15;
+/// Silence after which the container is asked whether it is there (RFC 9293 section 3.8.4: at least two hours).
+const KEEP_ALIVE: Duration = Duration::from_secs(2 * 3600);
+/// Time between two such questions.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(75);
+/// Such questions without an answer before the container is taken for gone.
+const KEEP_ALIVE_TRIES: u8 = 9;
+
+impl<H: TcpHost> Relay<H> {
+    /// Makes sure that the connection's timer is set for what it is waiting for, without moving one that is.
+    pub(super) fn schedule(&mut self, now: Instant, key: Key) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let at = match wanted(conn, now) {
+            Some(at) => at,
+            None => {
+                conn.timer = None;
+                return;
+            }
+        };
+        // A retransmission timer that runs is not pushed back by another segment (RFC 6298 section 5.1).
+        conn.timer = Some(conn.timer.filter(|&t| t > now && t <= at).unwrap_or(at));
+        self.enqueue(key);
+    }
+
+    /// Sets the connection's timer anew: progress was made (RFC 6298 section 5.3).
+    pub(super) fn restart_timer(&mut self, now: Instant, key: Key) {
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.timer = None;
+        }
+        self.schedule(now, key);
+    }
+
+    fn enqueue(&mut self, key: Key) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let Some(at) = conn.timer else { return };
+        if conn.queued.is_none_or(|q| at < q) {
+            conn.queued = Some(at);
+            self.timers.push(Reverse((at, key.index, key.generation)));
+        }
+    }
+
+    /// Follows the timers that have run out.
+    pub(super) fn run_timers(&mut self, cx: &mut Cx<'_, H>) {
+        while let Some(&Reverse((at, index, generation))) = self.timers.peek() {
+            if at > cx.now {
+                return;
+            }
+            self.timers.pop();
+            let key = Key { index, generation };
+            let Some(conn) = self.conns.get_mut(key) else { continue };
+            if conn.queued != Some(at) {
+                continue;
+            }
+            conn.queued = None;
+            match conn.timer {
+                None => {}
+                Some(timer) if timer > cx.now => self.enqueue(key),
+                Some(_) => {
+                    conn.timer = None;
+                    self.fire(cx, key);
+                }
+            }
+        }
+    }
+
+    fn fire(&mut self, cx: &mut Cx<'_, H>, key: Key) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        match conn.phase {
+            Phase::Connecting | Phase::TimeWait => return,
+            Phase::SynAckSent | Phase::SynSent => {
+                conn.tries += 1;
+                conn.timing = None;
+                if conn.tries >= SYN_TRIES {
+                    return self.abort(cx, key);
+                }
+                self.send_syn(cx, key);
+            }
+            Phase::Open if conn.outstanding() => {
+                conn.tries += 1;
+                if conn.tries > TRIES {
+                    return self.abort(cx, key);
+                }
+                // RFC 6298 section 5.4 and RFC 5681 section 3.1: from the first unacknowledged byte, slowly.
+                conn.narrow();
+                conn.cwnd = u32::from(conn.mss);
+                conn.recover = None;
+                conn.duplicate_acks = 0;
+                conn.snd_nxt = conn.snd_una;
+                if conn.snd_wnd == 0 {
+                    // The window has closed over it: what comes back to a probe tells how far.
+                    self.probe(cx, key);
+                } else {
+                    self.pump(cx, key);
+                }
+            }
+            Phase::Open if conn.has_more() => {
+                conn.tries += 1;
+                if conn.tries > TRIES {
+                    return self.abort(cx, key);
+                }
+                self.probe(cx, key);
+            }
+            Phase::Open => {
+                if cx.now.since(conn.heard) >= KEEP_ALIVE {
+                    conn.tries += 1;
+                    if conn.tries > KEEP_ALIVE_TRIES {
+                        return self.abort(cx, key);
+                    }
+                    self.probe(cx, key);
+                }
+            }
+        }
+        self.schedule(cx.now, key);
+    }
+}
+
+/// When the connection's timer is to run out, in the state it is in.
+fn wanted<S>(conn: &Conn<S>, now: Instant) -> Option<Instant> {
+    match conn.phase {
+        Phase::Connecting | Phase::TimeWait => None,
+        Phase::SynAckSent | Phase::SynSent => Some(now + conn.rto()),
+        Phase::Open if conn.outstanding() || conn.has_more() => Some(now + conn.rto()),
+        Phase::Open if conn.tries > 0 => Some(now + KEEP_ALIVE_INTERVAL),
+        Phase::Open => Some((conn.heard + KEEP_ALIVE).max(now)),
+    }
+}
