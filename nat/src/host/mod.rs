@@ -5,6 +5,8 @@
 //! follows, delivered to the gateway as a [`Token`] with what became ready.
 
 mod ping;
+pub mod real;
+pub mod sim;
 mod tcp;
 mod udp;
 

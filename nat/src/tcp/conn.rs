@@ -200,7 +200,11 @@ impl<S> Conn<S> {
 
     /// The direction of the container's packets in the flow: the initiator's, if it opened it.
     pub(super) fn direction(outbound: bool) -> Direction {
-        if outbound { Direction::Original } else { Direction::Reply }
+        if outbound {
+            Direction::Original
+        } else {
+            Direction::Reply
+        }
     }
 
     /// The state of the flow in the conntrack table.

@@ -16,7 +16,11 @@ impl<H: TcpHost> Relay<H> {
         };
         let container = SocketAddr::new(packet.src, seg.src_port);
         let remote = SocketAddr::new(packet.dst, seg.dst_port);
-        let tuple = Tuple { protocol: Protocol::Tcp, src: container, dst: remote };
+        let tuple = Tuple {
+            protocol: Protocol::Tcp,
+            src: container,
+            dst: remote,
+        };
         let Some((flow, direction)) = cx.flows.lookup(&tuple) else {
             return self.stranger(cx, packet, frame, &seg, tuple);
         };
@@ -24,13 +28,26 @@ impl<H: TcpHost> Relay<H> {
             Some(e) => (e.container(), self.conns.key_at(e.data())),
             None => return,
         };
-        let Some(key) = key.filter(|&k| self.conns.get(k).is_some_and(|c| c.flow == flow)) else { return };
+        let Some(key) = key.filter(|&k| self.conns.get(k).is_some_and(|c| c.flow == flow)) else {
+            return;
+        };
         if owner != packet.ingress {
             return cx.drop(packet.ingress, DropReason::Spoofed);
         }
-        let segments = frame.offload.gso.map_or(1, |g| seg.len.div_ceil(usize::from(g.size.max(1))).max(1));
-        cx.flows.count(cx.now, flow, direction, segments as u64, (packet.end - packet.ip) as u64);
-        let Some(conn) = self.conns.get_mut(key) else { return };
+        let segments = frame
+            .offload
+            .gso
+            .map_or(1, |g| seg.len.div_ceil(usize::from(g.size.max(1))).max(1));
+        cx.flows.count(
+            cx.now,
+            flow,
+            direction,
+            segments as u64,
+            (packet.end - packet.ip) as u64,
+        );
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
         conn.heard = cx.now;
         match conn.phase {
             Phase::Connecting => self.while_connecting(cx, key, &seg),
@@ -78,14 +95,7 @@ impl<H: TcpHost> Relay<H> {
     }
 
     /// The container opens a connection.
-    fn open(
-        &mut self,
-        cx: &mut Cx<'_, H>,
-        packet: &Packet,
-        frame: &Frame<'_>,
-        seg: &Segment,
-        tuple: Tuple,
-    ) {
+    fn open(&mut self, cx: &mut Cx<'_, H>, packet: &Packet, frame: &Frame<'_>, seg: &Segment, tuple: Tuple) {
         let Ok(address) = cx.config.destination(tuple.dst.ip()) else {
             cx.drop(packet.ingress, DropReason::Forbidden);
             return icmp::send_error(cx, packet.quoted(frame), None, IcmpError::NetUnreachable);
@@ -108,15 +118,30 @@ impl<H: TcpHost> Relay<H> {
                 return icmp::send_error(cx, packet.quoted(frame), None, IcmpError::Prohibited);
             }
         };
-        cx.flows.count(cx.now, flow, crate::flow::Direction::Original, 1, (packet.end - packet.ip) as u64);
-        let (socket, connect) =
-            match cx.host.tcp_connect(token(key), SocketAddr::new(address, tuple.dst.port())) {
-                Ok(opened) => opened,
-                Err(e) => {
-                    cx.flows.remove(flow);
-                    return refuse(cx, Some(packet.ingress), tuple.src, tuple.dst, seg.seq.plus(1), &e);
-                }
-            };
+        cx.flows.count(
+            cx.now,
+            flow,
+            crate::flow::Direction::Original,
+            1,
+            (packet.end - packet.ip) as u64,
+        );
+        let (socket, connect) = match cx
+            .host
+            .tcp_connect(token(key), SocketAddr::new(address, tuple.dst.port()))
+        {
+            Ok(opened) => opened,
+            Err(e) => {
+                cx.flows.remove(flow);
+                return refuse(
+                    cx,
+                    Some(packet.ingress),
+                    tuple.src,
+                    tuple.dst,
+                    seg.seq.plus(1),
+                    &e,
+                );
+            }
+        };
         let iss = self.initial_seq(cx.now, tuple.src, tuple.dst);
         let mut conn = Conn::new(cx.now, flow, socket, tuple.src, tuple.dst, Phase::Connecting, iss);
         conn.rcv_nxt = seg.seq.plus(1);
@@ -153,7 +178,9 @@ impl<H: TcpHost> Relay<H> {
         packet: &Packet,
         frame: &Frame<'_>,
     ) {
-        let Some(conn) = self.conns.get_mut(key) else { return };
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
         if seg.flags.rst {
             if seg.seq == conn.rcv_nxt {
                 self.abort_host(cx, key);
@@ -191,7 +218,9 @@ impl<H: TcpHost> Relay<H> {
     }
 
     fn while_syn_sent(&mut self, cx: &mut Cx<'_, H>, key: Key, seg: &Segment) {
-        let Some(conn) = self.conns.get_mut(key) else { return };
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
         if seg.flags.ack && seg.ack != conn.snd_max {
             if !seg.flags.rst {
                 let reset = Draft {
@@ -243,7 +272,9 @@ impl<H: TcpHost> Relay<H> {
 
     /// Our SYN is acknowledged: open.
     fn established(&mut self, cx: &mut Cx<'_, H>, key: Key, seg: &Segment) {
-        let Some(conn) = self.conns.get_mut(key) else { return };
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
         if let Some((_, sent)) = conn.timing.take()
             && conn.tries == 0
         {
@@ -262,7 +293,9 @@ impl<H: TcpHost> Relay<H> {
 
     /// Both ends are open (RFC 9293 section 3.10.7.4).
     fn while_open(&mut self, cx: &mut Cx<'_, H>, key: Key, seg: &Segment, frame: &Frame<'_>) {
-        let Some(conn) = self.conns.get_mut(key) else { return };
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
         if seg.flags.rst {
             // RFC 5961 section 3.2: exactly the next number resets, another within the window is asked about.
             if seg.seq == conn.rcv_nxt {
@@ -293,7 +326,9 @@ impl<H: TcpHost> Relay<H> {
 
     /// What the segment acknowledges leaves the host's socket.
     fn take_ack(&mut self, cx: &mut Cx<'_, H>, key: Key, seg: &Segment) {
-        let Some(conn) = self.conns.get_mut(key) else { return };
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
         conn.tries = 0;
         let window = u32::from(seg.window) << conn.snd_scale;
         if seg.ack.after(conn.snd_una) {
@@ -357,7 +392,9 @@ impl<H: TcpHost> Relay<H> {
 
     /// Hands data in order to the host. False if the connection is gone.
     fn take_data(&mut self, cx: &mut Cx<'_, H>, key: Key, seg: &Segment, frame: &Frame<'_>) -> bool {
-        let Some(conn) = self.conns.get_mut(key) else { return false };
+        let Some(conn) = self.conns.get_mut(key) else {
+            return false;
+        };
         if seg.len == 0 && !seg.flags.fin {
             // A keep-alive or a zero-window probe asks from before the window; so does garbage.
             if seg.seq != conn.rcv_nxt {
@@ -377,7 +414,9 @@ impl<H: TcpHost> Relay<H> {
             return true;
         }
         let data = &frame.bytes()[seg.data + old..seg.data + seg.len];
-        let Some(socket) = conn.socket.as_mut() else { return false };
+        let Some(socket) = conn.socket.as_mut() else {
+            return false;
+        };
         let mut taken = 0;
         while taken < data.len() {
             match socket.send(&data[taken..]) {
@@ -442,7 +481,9 @@ impl<H: TcpHost> Relay<H> {
 
     /// Lets go of a connection whose halves have both ended.
     pub(super) fn settle(&mut self, cx: &mut Cx<'_, H>, key: Key) {
-        let Some(conn) = self.conns.get_mut(key) else { return };
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
         if conn.recv != Recv::Shut || conn.send != Send::FinAcked || conn.phase != Phase::Open {
             return;
         }
@@ -460,7 +501,10 @@ impl<H: TcpHost> Relay<H> {
 fn adopt_options<S>(conn: &mut Conn<S>, mtu: u16, seg: &Segment) {
     // RFC 9293 section 3.7.1: without the option, 536 (IPv4) or 1220 (IPv6).
     let default = if conn.container.is_ipv4() { 536 } else { 1220 };
-    conn.mss = seg.mss.unwrap_or(default).clamp(MSS_MIN, link_mss(mtu, conn.container));
+    conn.mss = seg
+        .mss
+        .unwrap_or(default)
+        .clamp(MSS_MIN, link_mss(mtu, conn.container));
     if let Some(scale) = seg.scale {
         conn.snd_scale = scale;
         conn.rcv_scale = WINDOW_SCALE;

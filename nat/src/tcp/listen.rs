@@ -25,12 +25,21 @@ impl<H: TcpHost> Relay<H> {
     /// The token for a listener's socket that is about to be published.
     pub fn next_listener_token(&self) -> Token {
         let key = self.listeners.next_key();
-        Token { kind: Kind::TcpListener, index: key.index, generation: key.generation }
+        Token {
+            kind: Kind::TcpListener,
+            index: key.index,
+            generation: key.generation,
+        }
     }
 
     /// Leads clients of `socket`, which reports under [`Relay::next_listener_token`], to `container` at `port`.
     pub fn publish(&mut self, port: PortId, container: SocketAddr, socket: H::Listener) -> Key {
-        self.listeners.insert(Listener { socket, port, container, retry: Some(Instant::ZERO) })
+        self.listeners.insert(Listener {
+            socket,
+            port,
+            container,
+            retry: Some(Instant::ZERO),
+        })
     }
 
     /// Closes a published port; connections that came by it live on. False if there is none.
@@ -40,7 +49,10 @@ impl<H: TcpHost> Relay<H> {
 
     /// Clients are waiting at a listener.
     pub fn listener_ready(&mut self, cx: &mut Cx<'_, H>, token: Token) {
-        let key = self.listeners.key_at(token.index).filter(|k| token.is_of(k.generation));
+        let key = self
+            .listeners
+            .key_at(token.index)
+            .filter(|k| token.is_of(k.generation));
         if let Some(key) = key {
             self.accept(cx, key);
         }
@@ -68,7 +80,9 @@ impl<H: TcpHost> Relay<H> {
 
     fn accept(&mut self, cx: &mut Cx<'_, H>, key: Key) {
         for _ in 0..BATCH {
-            let Some(listener) = self.listeners.get_mut(key) else { return };
+            let Some(listener) = self.listeners.get_mut(key) else {
+                return;
+            };
             listener.retry = None;
             match cx.host.tcp_accept(&mut listener.socket) {
                 Ok(accepted) => {
@@ -101,7 +115,11 @@ impl<H: TcpHost> Relay<H> {
         container: SocketAddr,
         accepted: crate::host::Accepted<H::Tcp>,
     ) {
-        let crate::host::Accepted { mut socket, peer, local } = accepted;
+        let crate::host::Accepted {
+            mut socket,
+            peer,
+            local,
+        } = accepted;
         let key = self.conns.next_key();
         let opened = match visible_client(cx, peer, local, container) {
             None => Err(DropReason::NoFlow),
@@ -110,7 +128,11 @@ impl<H: TcpHost> Relay<H> {
                 .insert(
                     cx.now,
                     NewFlow {
-                        tuple: Tuple { protocol: Protocol::Tcp, src: client, dst: container },
+                        tuple: Tuple {
+                            protocol: Protocol::Tcp,
+                            src: client,
+                            dst: container,
+                        },
                         reply: None,
                         container: port,
                         outbound: false,
@@ -156,9 +178,17 @@ pub(crate) fn visible_client<H>(
         || link_local
         || cx.config.on_link(ip)
         || ip.is_ipv4() != container.is_ipv4();
-    let ip = if as_gateway { cx.config.gateway_like(container.ip())? } else { ip };
+    let ip = if as_gateway {
+        cx.config.gateway_like(container.ip())?
+    } else {
+        ip
+    };
     let free = |port: u16| {
-        let tuple = Tuple { protocol: Protocol::Tcp, src: SocketAddr::new(ip, port), dst: container };
+        let tuple = Tuple {
+            protocol: Protocol::Tcp,
+            src: SocketAddr::new(ip, port),
+            dst: container,
+        };
         cx.flows.lookup(&tuple).is_none()
     };
     // The client's own port where it is free; two clients seen as the gateway may have the same.

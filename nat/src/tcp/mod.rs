@@ -99,13 +99,25 @@ impl<H: TcpHost> Relay<H> {
         let conn = self.conns.get(self.conns.key_at(entry.data())?)?;
         let local = conn.socket.as_ref()?.local_addr().ok()?;
         let tuple = entry.tuple();
-        Some(if entry.outbound() { (tuple.dst, local) } else { (conn.container, tuple.src) })
+        Some(if entry.outbound() {
+            (tuple.dst, local)
+        } else {
+            (conn.container, tuple.src)
+        })
     }
 
     /// Something happened at the host's socket of a connection.
     pub fn ready(&mut self, cx: &mut Cx<'_, H>, token: Token, ready: Ready) {
-        let Some(key) = self.conns.key_at(token.index).filter(|k| token.is_of(k.generation)) else { return };
-        let Some(conn) = self.conns.get_mut(key) else { return };
+        let Some(key) = self
+            .conns
+            .key_at(token.index)
+            .filter(|k| token.is_of(k.generation))
+        else {
+            return;
+        };
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
         conn.readable |= ready.readable || ready.hangup || ready.error;
         conn.hangup |= ready.hangup;
         conn.failed |= ready.error;
@@ -127,8 +139,12 @@ impl<H: TcpHost> Relay<H> {
 
     /// A pending connect has become writable or failed.
     fn connect_progress(&mut self, cx: &mut Cx<'_, H>, key: Key) {
-        let Some(conn) = self.conns.get_mut(key) else { return };
-        let Some(socket) = conn.socket.as_mut() else { return };
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
+        let Some(socket) = conn.socket.as_mut() else {
+            return;
+        };
         match socket.connected() {
             Ok(true) => {
                 conn.failed = false;
@@ -170,7 +186,9 @@ impl<H: TcpHost> Relay<H> {
 
     /// A flow of this relay was evicted or has been silent for its timeout: both sides are told by a reset.
     pub fn ended(&mut self, cx: &mut Cx<'_, H>, flow: FlowId, entry: &Entry) {
-        let Some(key) = self.conns.key_at(entry.data()) else { return };
+        let Some(key) = self.conns.key_at(entry.data()) else {
+            return;
+        };
         if self.conns.get(key).is_some_and(|c| c.flow == flow) {
             self.abort(cx, key);
         }
@@ -178,8 +196,12 @@ impl<H: TcpHost> Relay<H> {
 
     /// Resets every connection of the container at `port`, and closes what is published of it.
     pub fn detach(&mut self, cx: &mut Cx<'_, H>, port: PortId) {
-        let listeners: Vec<Key> =
-            self.listeners.iter().filter(|(_, l)| l.port == port).map(|(k, _)| k).collect();
+        let listeners: Vec<Key> = self
+            .listeners
+            .iter()
+            .filter(|(_, l)| l.port == port)
+            .map(|(k, _)| k)
+            .collect();
         for key in listeners {
             self.listeners.remove(key);
         }
@@ -249,7 +271,11 @@ impl<H: TcpHost> Relay<H> {
 
 /// The token under which the host's socket of a connection reports.
 fn token(key: Key) -> Token {
-    Token { kind: Kind::Tcp, index: key.index, generation: key.generation }
+    Token {
+        kind: Kind::Tcp,
+        index: key.index,
+        generation: key.generation,
+    }
 }
 
 /// Our MSS towards a container: the link's MTU less the headers (the MSS clamp).
@@ -259,8 +285,16 @@ fn link_mss(mtu: u16, container: SocketAddr) -> u16 {
 }
 
 fn send_reset<H, S>(cx: &mut Cx<'_, H>, conn: &Conn<S>) {
-    let flags = if conn.phase == Phase::SynSent { Flags::RST } else { Flags::RST_ACK };
-    let seq = if conn.phase == Phase::SynSent { conn.snd_max } else { conn.snd_nxt };
+    let flags = if conn.phase == Phase::SynSent {
+        Flags::RST
+    } else {
+        Flags::RST_ACK
+    };
+    let seq = if conn.phase == Phase::SynSent {
+        conn.snd_max
+    } else {
+        conn.snd_nxt
+    };
     let _ = Draft {
         src: conn.remote,
         dst: conn.container,
@@ -327,9 +361,16 @@ fn refuse<H>(
 /// True for the errors of a host that has no descriptor, port or memory left.
 fn is_exhaustion(errno: i32) -> bool {
     use rustix::io::Errno;
-    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL, Errno::AGAIN]
-        .iter()
-        .any(|e| e.raw_os_error() == errno)
+    [
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOBUFS,
+        Errno::NOMEM,
+        Errno::ADDRNOTAVAIL,
+        Errno::AGAIN,
+    ]
+    .iter()
+    .any(|e| e.raw_os_error() == errno)
 }
 
 #[cfg(test)]

@@ -14,7 +14,9 @@ const BURST: usize = 64;
 impl<H: TcpHost> Relay<H> {
     /// The host is connected: answers the container's SYN.
     pub(super) fn answer_syn(&mut self, cx: &mut Cx<'_, H>, key: Key) {
-        let Some(conn) = self.conns.get_mut(key) else { return };
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
         conn.phase = Phase::SynAckSent;
         conn.timing = Some((conn.snd_una.plus(1), cx.now));
         self.note_state(cx, key);
@@ -25,7 +27,9 @@ impl<H: TcpHost> Relay<H> {
     /// Sends our SYN or SYN-ACK, for the first time or again.
     pub(super) fn send_syn(&mut self, cx: &mut Cx<'_, H>, key: Key) {
         let mtu = cx.config.mtu;
-        let Some(conn) = self.conns.get_mut(key) else { return };
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
         let answer = conn.phase == Phase::SynAckSent;
         // Offered in a SYN; in a SYN-ACK only if the container offered it.
         let scale = (!answer || conn.rcv_scale > 0).then_some(WINDOW_SCALE);
@@ -69,7 +73,9 @@ impl<H: TcpHost> Relay<H> {
 
     /// Sends one super-frame or the FIN. False if nothing more can be sent now.
     fn pump_one(&mut self, cx: &mut Cx<'_, H>, key: Key) -> bool {
-        let Some(conn) = self.conns.get_mut(key) else { return false };
+        let Some(conn) = self.conns.get_mut(key) else {
+            return false;
+        };
         if conn.phase != Phase::Open || !conn.has_more() {
             return false;
         }
@@ -85,7 +91,11 @@ impl<H: TcpHost> Relay<H> {
             self.schedule(cx.now, key);
             return false;
         }
-        let limit = if conn.container.is_ipv4() { SUPER_FRAME } else { SUPER_FRAME_V6 };
+        let limit = if conn.container.is_ipv4() {
+            SUPER_FRAME
+        } else {
+            SUPER_FRAME_V6
+        };
         let mut chunk = space.min(limit).min(mss * SUPER_FRAME_SEGMENTS);
         // What is sent again ends where the FIN stands.
         if conn.send == Send::FinSent {
@@ -95,7 +105,9 @@ impl<H: TcpHost> Relay<H> {
             chunk -= chunk % mss;
         }
         let slot = segment::data_slot(conn.container);
-        let Some(socket) = conn.socket.as_mut() else { return false };
+        let Some(socket) = conn.socket.as_mut() else {
+            return false;
+        };
         match socket.peek(in_flight as usize, &mut cx.buf[slot..slot + chunk as usize]) {
             Ok(0) => {
                 self.host_finished(cx, key);
@@ -118,7 +130,10 @@ impl<H: TcpHost> Relay<H> {
                 if drained {
                     conn.readable = false;
                 }
-                let flags = Flags { psh: n32 < chunk || n32 == space, ..Flags::ACK };
+                let flags = Flags {
+                    psh: n32 < chunk || n32 == space,
+                    ..Flags::ACK
+                };
                 self.send_segment(cx, key, seq, n, flags);
                 self.schedule(cx.now, key);
                 !drained
@@ -139,7 +154,9 @@ impl<H: TcpHost> Relay<H> {
 
     /// The host's stream has ended: by a FIN, which is passed on, or by an error, which is a reset.
     fn host_finished(&mut self, cx: &mut Cx<'_, H>, key: Key) {
-        let Some(conn) = self.conns.get_mut(key) else { return };
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
         if conn.failed {
             return self.abort(cx, key);
         }
@@ -154,26 +171,50 @@ impl<H: TcpHost> Relay<H> {
     }
 
     fn send_fin(&mut self, cx: &mut Cx<'_, H>, key: Key) {
-        let Some(conn) = self.conns.get_mut(key) else { return };
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
         let seq = conn.fin_seq;
         conn.snd_nxt = seq.plus(1);
         conn.snd_max = conn.snd_nxt;
-        self.send_segment(cx, key, seq, 0, Flags { fin: true, ..Flags::ACK });
+        self.send_segment(
+            cx,
+            key,
+            seq,
+            0,
+            Flags {
+                fin: true,
+                ..Flags::ACK
+            },
+        );
         self.schedule(cx.now, key);
     }
 
     /// Sends again the first segment that is not acknowledged.
     pub(super) fn resend_first(&mut self, cx: &mut Cx<'_, H>, key: Key) {
-        let Some(conn) = self.conns.get_mut(key) else { return };
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
         conn.timing = None;
         let seq = conn.snd_una;
         if conn.send == Send::FinSent && seq == conn.fin_seq {
-            return self.send_segment(cx, key, seq, 0, Flags { fin: true, ..Flags::ACK });
+            return self.send_segment(
+                cx,
+                key,
+                seq,
+                0,
+                Flags {
+                    fin: true,
+                    ..Flags::ACK
+                },
+            );
         }
         let sent = conn.snd_max.since(seq) - u32::from(conn.send == Send::FinSent);
         let chunk = sent.min(u32::from(conn.mss)) as usize;
         let slot = segment::data_slot(conn.container);
-        let Some(socket) = conn.socket.as_mut() else { return };
+        let Some(socket) = conn.socket.as_mut() else {
+            return;
+        };
         if let Ok(n @ 1..) = socket.peek(0, &mut cx.buf[slot..slot + chunk]) {
             self.send_segment(cx, key, seq, n, Flags::ACK);
         }
@@ -189,7 +230,9 @@ impl<H: TcpHost> Relay<H> {
     /// Sends a segment of an open connection, whose `len` bytes of data stand in their slot. It acknowledges, too.
     fn send_segment(&mut self, cx: &mut Cx<'_, H>, key: Key, seq: Seq, len: usize, flags: Flags) {
         let window = self.window(cx, key);
-        let Some(conn) = self.conns.get_mut(key) else { return };
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
         conn.ack_due = false;
         let draft = Draft {
             src: conn.remote,
@@ -214,15 +257,27 @@ impl<H: TcpHost> Relay<H> {
             let outbound = cx.flows.get(flow).is_some_and(Entry::outbound);
             // Towards the container: against its direction.
             let direction = Conn::<H::Tcp>::direction(!outbound);
-            cx.flows.count(cx.now, flow, direction, segments, draft.len as u64 + segments * headers as u64);
+            cx.flows.count(
+                cx.now,
+                flow,
+                direction,
+                segments,
+                draft.len as u64 + segments * headers as u64,
+            );
         }
     }
 
     /// The window to advertise, as it stands in the header, and remembers its right edge. It follows the free space of
     /// the host's socket and never takes back what was promised (RFC 9293 section 3.8.6).
     fn window(&mut self, cx: &mut Cx<'_, H>, key: Key) -> u16 {
-        let Some(conn) = self.conns.get_mut(key) else { return 0 };
-        let promised = if conn.rcv_edge.after(conn.rcv_nxt) { conn.rcv_edge.since(conn.rcv_nxt) } else { 0 };
+        let Some(conn) = self.conns.get_mut(key) else {
+            return 0;
+        };
+        let promised = if conn.rcv_edge.after(conn.rcv_nxt) {
+            conn.rcv_edge.since(conn.rcv_nxt)
+        } else {
+            0
+        };
         let space = match (&conn.socket, conn.recv) {
             (Some(socket), conn::Recv::Open) => socket.send_space().min(1 << 30) as u32,
             (Some(_) | None, _) => 0,
@@ -247,9 +302,15 @@ impl<H: TcpHost> Relay<H> {
 
     /// The host's socket has taken more of what it holds: tells the container if the window was closed.
     pub(super) fn window_reopened(&mut self, cx: &mut Cx<'_, H>, key: Key) {
-        let Some(conn) = self.conns.get_mut(key) else { return };
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
         let Some(socket) = &conn.socket else { return };
-        let promised = if conn.rcv_edge.after(conn.rcv_nxt) { conn.rcv_edge.since(conn.rcv_nxt) } else { 0 };
+        let promised = if conn.rcv_edge.after(conn.rcv_nxt) {
+            conn.rcv_edge.since(conn.rcv_nxt)
+        } else {
+            0
+        };
         let space = socket.send_space().min(1 << 30) as u32;
         if space < u32::from(conn.mss) {
             // Not yet; ask to be told again.

@@ -24,11 +24,31 @@ pub(super) struct Flags {
 }
 
 impl Flags {
-    pub(super) const ACK: Self = Self { syn: false, ack: true, fin: false, rst: false, psh: false };
-    pub(super) const SYN: Self = Self { syn: true, ack: false, ..Self::ACK };
-    pub(super) const SYN_ACK: Self = Self { syn: true, ..Self::ACK };
-    pub(super) const RST: Self = Self { ack: false, rst: true, ..Self::ACK };
-    pub(super) const RST_ACK: Self = Self { rst: true, ..Self::ACK };
+    pub(super) const ACK: Self = Self {
+        syn: false,
+        ack: true,
+        fin: false,
+        rst: false,
+        psh: false,
+    };
+    pub(super) const SYN: Self = Self {
+        syn: true,
+        ack: false,
+        ..Self::ACK
+    };
+    pub(super) const SYN_ACK: Self = Self {
+        syn: true,
+        ..Self::ACK
+    };
+    pub(super) const RST: Self = Self {
+        ack: false,
+        rst: true,
+        ..Self::ACK
+    };
+    pub(super) const RST_ACK: Self = Self {
+        rst: true,
+        ..Self::ACK
+    };
 
     fn byte(self) -> u8 {
         u8::from(self.fin)
@@ -75,8 +95,13 @@ impl Segment {
                 }
             }
         }
-        let flags =
-            Flags { syn: tcp.syn(), ack: tcp.ack(), fin: tcp.fin(), rst: tcp.rst(), psh: tcp.psh() };
+        let flags = Flags {
+            syn: tcp.syn(),
+            ack: tcp.ack(),
+            fin: tcp.fin(),
+            rst: tcp.rst(),
+            psh: tcp.psh(),
+        };
         if flags.syn && (flags.fin || flags.rst) {
             return Err(DropReason::Malformed);
         }
@@ -175,9 +200,16 @@ impl Draft {
         }
         let start = ETHERNET + ip_len;
         let offload = Offload {
-            checksum: Checksum::Partial { start: start as u16, offset: 16 },
+            checksum: Checksum::Partial {
+                start: start as u16,
+                offset: 16,
+            },
             gso: (self.len > usize::from(self.mss)).then_some(Gso {
-                kind: if self.dst.is_ipv4() { GsoKind::Tcp4 } else { GsoKind::Tcp6 },
+                kind: if self.dst.is_ipv4() {
+                    GsoKind::Tcp4
+                } else {
+                    GsoKind::Tcp6
+                },
                 size: self.mss,
                 header_len: (start + HEADER + options_len) as u16,
                 ecn: false,

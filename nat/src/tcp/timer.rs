@@ -19,7 +19,9 @@ const KEEP_ALIVE_TRIES: u8 = 9;
 impl<H: TcpHost> Relay<H> {
     /// Makes sure that the connection's timer is set for what it is waiting for, without moving one that is.
     pub(super) fn schedule(&mut self, now: Instant, key: Key) {
-        let Some(conn) = self.conns.get_mut(key) else { return };
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
         let at = match wanted(conn, now) {
             Some(at) => at,
             None => {
@@ -41,7 +43,9 @@ impl<H: TcpHost> Relay<H> {
     }
 
     fn enqueue(&mut self, key: Key) {
-        let Some(conn) = self.conns.get_mut(key) else { return };
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
         let Some(at) = conn.timer else { return };
         if conn.queued.is_none_or(|q| at < q) {
             conn.queued = Some(at);
@@ -57,7 +61,9 @@ impl<H: TcpHost> Relay<H> {
             }
             self.timers.pop();
             let key = Key { index, generation };
-            let Some(conn) = self.conns.get_mut(key) else { continue };
+            let Some(conn) = self.conns.get_mut(key) else {
+                continue;
+            };
             if conn.queued != Some(at) {
                 continue;
             }
@@ -74,7 +80,9 @@ impl<H: TcpHost> Relay<H> {
     }
 
     fn fire(&mut self, cx: &mut Cx<'_, H>, key: Key) {
-        let Some(conn) = self.conns.get_mut(key) else { return };
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
         match conn.phase {
             Phase::Connecting | Phase::TimeWait => return,
             Phase::SynAckSent | Phase::SynSent => {

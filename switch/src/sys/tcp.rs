@@ -36,7 +36,10 @@ pub fn send_buffer(fd: BorrowedFd<'_>) -> io::Result<SendBuffer> {
     if r != 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(SendBuffer { size: info[SK_MEMINFO_SNDBUF], queued: info[SK_MEMINFO_WMEM_QUEUED] })
+    Ok(SendBuffer {
+        size: info[SK_MEMINFO_SNDBUF],
+        queued: info[SK_MEMINFO_WMEM_QUEUED],
+    })
 }
 
 /// Bytes in a TCP socket's send queue that the peer has not acknowledged (`SIOCOUTQ`).
@@ -69,7 +72,11 @@ pub fn set_peek_offset(fd: BorrowedFd<'_>, offset: i32) -> io::Result<()> {
             size_of::<i32>() as libc::socklen_t,
         )
     };
-    if r != 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if r != 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 /// Copies received bytes into `buf` without consuming them, from the peek offset if one is set.
@@ -96,15 +103,27 @@ pub fn peek(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<usize> {
 /// As [`peek`].
 pub fn peek_behind(fd: BorrowedFd<'_>, skip: &mut [u8], buf: &mut [u8]) -> io::Result<Option<usize>> {
     let mut parts = [
-        libc::iovec { iov_base: skip.as_mut_ptr().cast(), iov_len: skip.len() },
-        libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() },
+        libc::iovec {
+            iov_base: skip.as_mut_ptr().cast(),
+            iov_len: skip.len(),
+        },
+        libc::iovec {
+            iov_base: buf.as_mut_ptr().cast(),
+            iov_len: buf.len(),
+        },
     ];
     // SAFETY: a zeroed `msghdr` is valid: null pointers with zero lengths.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = parts.as_mut_ptr();
     message.msg_iovlen = parts.len() as _;
     // SAFETY: both parts are valid for writes of their lengths and outlive the call.
-    let n = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut message, libc::MSG_PEEK | libc::MSG_DONTWAIT) };
+    let n = unsafe {
+        libc::recvmsg(
+            fd.as_raw_fd(),
+            &raw mut message,
+            libc::MSG_PEEK | libc::MSG_DONTWAIT,
+        )
+    };
     let n = usize::try_from(n).map_err(|_| io::Error::last_os_error())?;
     if n == 0 {
         return Ok(None);
@@ -119,7 +138,12 @@ pub fn peek_behind(fd: BorrowedFd<'_>, skip: &mut [u8], buf: &mut [u8]) -> io::R
 pub fn discard(fd: BorrowedFd<'_>, n: usize) -> io::Result<usize> {
     // SAFETY: with MSG_TRUNC a TCP socket copies nothing, so that the null buffer is never written to (tcp(7)).
     let got = unsafe {
-        libc::recv(fd.as_raw_fd(), std::ptr::null_mut(), n, libc::MSG_TRUNC | libc::MSG_DONTWAIT)
+        libc::recv(
+            fd.as_raw_fd(),
+            std::ptr::null_mut(),
+            n,
+            libc::MSG_TRUNC | libc::MSG_DONTWAIT,
+        )
     };
     usize::try_from(got).map_err(|_| io::Error::last_os_error())
 }
@@ -141,5 +165,9 @@ pub fn set_bind_address_no_port(fd: BorrowedFd<'_>) -> io::Result<()> {
             size_of::<libc::c_int>() as libc::socklen_t,
         )
     };
-    if r != 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if r != 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }

@@ -1,0 +1,261 @@
+//! TCP sockets of the real host.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use pontoon_switch::Feature;
+use pontoon_switch::sys::tcp as sys;
+use pontoon_switch::worker::Interest;
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
+use rustix::net::{SendFlags, SocketFlags};
+use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
+
+use super::{RealHost, spare_descriptor};
+use crate::host::{Accepted, Connect, TcpHost, TcpSocket, Token};
+
+/// Silence after which the far side is asked whether it is there (RFC 9293 section 3.8.4).
+const KEEP_ALIVE: Duration = Duration::from_secs(2 * 3600);
+
+/// Bytes skipped by a peek at most where the kernel has no `SO_PEEK_OFF`; further ahead is not looked.
+const SKIP_MAX: usize = 1 << 20;
+
+thread_local! {
+    /// Where a peek without `SO_PEEK_OFF` puts the bytes that it skips.
+    static SKIPPED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A TCP connection of the real host.
+#[derive(Debug)]
+pub struct RealTcp {
+    socket: Socket,
+    /// Where the kernel's next peek reads; `None` where it has no `SO_PEEK_OFF`.
+    peek_at: Option<u32>,
+    meminfo: bool,
+}
+
+/// A listening socket that the front has bound.
+#[derive(Debug)]
+pub struct RealListener {
+    socket: Socket,
+}
+
+impl RealHost {
+    /// Watches a listening socket under `token`.
+    ///
+    /// # Errors
+    /// The descriptor is no socket, or the poll refuses it.
+    pub fn tcp_listener(&mut self, socket: OwnedFd, token: Token) -> io::Result<RealListener> {
+        let socket = Socket::from(socket);
+        socket.set_nonblocking(true)?;
+        self.registrar
+            .register(socket.as_fd(), token.encode(), Interest::READABLE)?;
+        Ok(RealListener { socket })
+    }
+
+    fn adopt(&self, socket: Socket, v4: bool) -> RealTcp {
+        let has_peek_offset = if v4 {
+            self.peek_offset.v4
+        } else {
+            self.peek_offset.v6
+        };
+        let peek_at = (has_peek_offset && sys::set_peek_offset(socket.as_fd(), 0).is_ok()).then_some(0);
+        RealTcp {
+            socket,
+            peek_at,
+            meminfo: self.features.allows(Feature::MemInfo),
+        }
+    }
+}
+
+impl TcpHost for RealHost {
+    type Tcp = RealTcp;
+    type Listener = RealListener;
+
+    fn tcp_connect(&mut self, token: Token, remote: SocketAddr) -> io::Result<(RealTcp, Connect)> {
+        let socket = self.outgoing(remote.ip(), Type::STREAM, Protocol::TCP)?;
+        prepare(&socket)?;
+        let connect = match socket.connect(&SockAddr::from(remote)) {
+            Ok(()) => Connect::Done,
+            Err(e) if e.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => Connect::Pending,
+            Err(e) => return Err(e),
+        };
+        let tcp = self.adopt(socket, remote.is_ipv4());
+        self.tcp_register(&tcp, token)?;
+        Ok((tcp, connect))
+    }
+
+    fn tcp_accept(&mut self, listener: &mut RealListener) -> io::Result<Accepted<RealTcp>> {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let (socket, peer) = rustix::net::acceptfrom_with(&listener.socket, flags)?;
+        let peer: SocketAddr = peer
+            .and_then(|a| SocketAddr::try_from(a).ok())
+            .ok_or_else(|| io::Error::from(Errno::AFNOSUPPORT))?;
+        let socket = Socket::from(socket);
+        prepare(&socket)?;
+        let tcp = self.adopt(socket, peer.is_ipv4());
+        let local = tcp.local_addr()?;
+        Ok(Accepted {
+            socket: tcp,
+            peer,
+            local,
+        })
+    }
+
+    fn tcp_register(&mut self, socket: &RealTcp, token: Token) -> io::Result<()> {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.registrar
+            .register(socket.socket.as_fd(), token.encode(), interest)
+    }
+
+    fn tcp_rearm(&mut self, socket: &RealTcp, token: Token) -> io::Result<()> {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.registrar
+            .reregister(socket.socket.as_fd(), token.encode(), interest)
+    }
+
+    fn tcp_refuse(&mut self, listener: &mut RealListener) -> bool {
+        drop(self.reserve.take());
+        let accepted = rustix::net::accept_with(&listener.socket, SocketFlags::CLOEXEC);
+        let refused = accepted.is_ok_and(|fd| Socket::from(fd).set_linger(Some(Duration::ZERO)).is_ok());
+        self.reserve = spare_descriptor().ok();
+        refused
+    }
+}
+
+impl TcpSocket for RealTcp {
+    fn connected(&mut self) -> io::Result<bool> {
+        if let Some(error) = self.socket.take_error()? {
+            return Err(error);
+        }
+        match self.socket.peer_addr() {
+            Ok(_) => Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::NotConnected => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn send(&mut self, data: &[u8]) -> io::Result<usize> {
+        Ok(rustix::net::send(
+            &self.socket,
+            data,
+            SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+        )?)
+    }
+
+    fn send_space(&self) -> usize {
+        let fd = self.socket.as_fd();
+        if self.meminfo
+            && let Ok(buffer) = sys::send_buffer(fd)
+        {
+            // Kernel memory counts each buffer's overhead: an eighth less is nearly always taken.
+            let free = buffer.size.saturating_sub(buffer.queued) as usize;
+            return free - free / 8;
+        }
+        let size = self.socket.send_buffer_size().unwrap_or(0);
+        let queued = sys::unacknowledged(fd).unwrap_or(0) as usize;
+        (size / 2).saturating_sub(queued)
+    }
+
+    fn peek(&mut self, offset: usize, buf: &mut [u8]) -> io::Result<usize> {
+        let fd = self.socket.as_fd();
+        let Some(at) = self.peek_at else {
+            return self.peek_without_offset(offset, buf);
+        };
+        let wanted = u32::try_from(offset).unwrap_or(u32::MAX);
+        if at != wanted {
+            sys::set_peek_offset(fd, wanted as i32)?;
+            self.peek_at = Some(wanted);
+        }
+        let n = sys::peek(fd, buf)?;
+        self.peek_at = Some(wanted + n as u32);
+        Ok(n)
+    }
+
+    fn consume(&mut self, n: usize) -> io::Result<()> {
+        let mut left = n;
+        while left > 0 {
+            match sys::discard(self.socket.as_fd(), left)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                got => left -= got,
+            }
+        }
+        // The kernel takes what was consumed off its offset, too (sk_peek_offset_bwd).
+        self.peek_at = self.peek_at.map(|at| at.saturating_sub(n as u32));
+        Ok(())
+    }
+
+    fn shutdown_send(&mut self) -> io::Result<()> {
+        self.socket.shutdown(std::net::Shutdown::Write)
+    }
+
+    fn reset_on_drop(&mut self) {
+        // Without linger, closing does it too where data are unread; an error leaves that.
+        let _ = self.socket.set_linger(Some(Duration::ZERO));
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket
+            .local_addr()?
+            .as_socket()
+            .ok_or_else(|| io::Error::from(Errno::AFNOSUPPORT))
+    }
+}
+
+impl RealTcp {
+    /// A peek that copies what is before `offset`, too.
+    fn peek_without_offset(&self, offset: usize, buf: &mut [u8]) -> io::Result<usize> {
+        let fd = self.socket.as_fd();
+        if offset == 0 {
+            return sys::peek(fd, buf);
+        }
+        if offset > SKIP_MAX {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let got = SKIPPED.with_borrow_mut(|skip| {
+            if skip.len() < offset {
+                skip.resize(offset.next_power_of_two(), 0);
+            }
+            sys::peek_behind(fd, &mut skip[..offset], buf)
+        })?;
+        match got {
+            None => return Ok(0),
+            Some(n @ 1..) => return Ok(n),
+            Some(0) => {}
+        }
+        // Nothing behind the offset: whether ever, only the poll tells.
+        let mut fds = [PollFd::new(&self.socket, PollFlags::RDHUP)];
+        rustix::event::poll(&mut fds, Some(&rustix::time::Timespec::default()))?;
+        let flags = fds[0].revents();
+        if flags.contains(PollFlags::ERR) {
+            let error = self.socket.take_error()?;
+            return Err(error.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into()));
+        }
+        if flags.intersects(PollFlags::RDHUP | PollFlags::HUP) {
+            return Ok(0);
+        }
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+}
+
+/// Options of every relayed connection: segments pass as they come, urgent data are data, a dead peer is noticed.
+fn prepare(socket: &Socket) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_out_of_band_inline(true)?;
+    socket.set_keepalive(true)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE))
+}
+
+/// True if TCP sockets of `domain` have `SO_PEEK_OFF` (Linux 6.9; IPv6 6.11).
+pub(super) fn has_peek_offset(domain: Domain) -> bool {
+    Socket::new(domain, Type::STREAM, Some(Protocol::TCP))
+        .is_ok_and(|s| sys::set_peek_offset(s.as_fd(), 0).is_ok())
+}
+
+/// Has the port chosen when the socket connects. Where the kernel cannot, it is chosen now, which still works.
+pub(super) fn leave_port_to_connect(socket: &Socket) {
+    let _ = sys::set_bind_address_no_port(socket.as_fd());
+}
