@@ -207,4 +207,4 @@ const fn checksum_offset(kind: GsoKind) -> usize {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

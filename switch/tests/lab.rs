@@ -1,0 +1,469 @@
+//! The switch with real devices: TAPs and veths in namespaces of the test's own, driven by ping and iperf3.
+//!
+//! Needs root (or a user namespace with `CAP_NET_ADMIN` and a mount namespace of its own) and the tools named in
+//! [`NEEDED`]. A tool that is missing fails the test and says what to install.
+
+use std::fs::File;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant as Wall};
+
+use pontoon_switch::port::veth::VethPort;
+use pontoon_switch::port::{Port, Received, tap};
+use pontoon_switch::sys::{packet, tun};
+use pontoon_switch::{
+    DropReason, Feature, Features, Frame, Handle, Instant, MacAddr, Offload, Out, Policy, PortConfig, PortId,
+    PortStatus, Ready, Station, VlanTag, Worker,
+};
+
+const NEEDED: [(&str, &str); 3] = [("ip", "iproute2"), ("ping", "iputils-ping"), ("iperf3", "iperf3")];
+
+/// A station that takes everything and says nothing.
+struct Mute;
+
+impl Station for Mute {
+    fn mac(&self) -> MacAddr {
+        MacAddr([2, 0, 0, 0, 0, 0xfe])
+    }
+    fn frame(&mut self, _: Instant, _: PortId, _: &mut Frame<'_>, _: &mut dyn Out) {}
+    fn ready(&mut self, _: Instant, _: usize, _: Ready, _: &mut dyn Out) {}
+    fn flush(&mut self, _: Instant, _: &mut dyn Out) {}
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
+}
+
+/// How a host hangs on the switch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Wire {
+    Tap,
+    PlainTap,
+    Veth,
+}
+
+/// A namespace that goes with its value.
+struct Namespace(String);
+
+impl Namespace {
+    fn new(role: &str) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("ptsw-{}-{n}-{role}", std::process::id());
+        ip(&["netns", "add", &name]);
+        Self(name)
+    }
+
+    /// Runs `f` in a thread of this namespace.
+    fn inside<R: Send + 'static>(&self, f: impl FnOnce() -> R + Send + 'static) -> R {
+        let file = File::open(format!("/run/netns/{}", self.0)).expect("open the namespace");
+        std::thread::spawn(move || {
+            let kind = rustix::thread::LinkNameSpaceType::Network;
+            rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&file), Some(kind))
+                .expect("enter the namespace (root is needed)");
+            f()
+        })
+        .join()
+        .expect("thread in the namespace")
+    }
+
+    fn command(&self, argv: &[&str]) -> Command {
+        let mut command = Command::new("ip");
+        command
+            .args(["netns", "exec", &self.0])
+            .args(argv)
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, argv: &[&str]) -> String {
+        let out = self.command(argv).output().expect("run in the namespace");
+        assert!(
+            out.status.success(),
+            "{argv:?} in {}: {}\n{}{}",
+            self.0,
+            out.status,
+            String::from_utf8_lossy(&out.stdout),
+            String::from_utf8_lossy(&out.stderr)
+        );
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
+    }
+}
+
+fn ip(argv: &[&str]) {
+    let out = Command::new("ip").args(argv).output().expect("run ip");
+    assert!(
+        out.status.success(),
+        "ip {argv:?}: {}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+}
+
+fn check_tools() {
+    let missing: Vec<&str> = NEEDED
+        .iter()
+        .filter(|(tool, _)| {
+            !std::env::var("PATH")
+                .unwrap_or_default()
+                .split(':')
+                .chain(["/usr/sbin", "/sbin"])
+                .any(|dir| std::path::Path::new(dir).join(tool).exists())
+        })
+        .map(|&(_, package)| package)
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "tools are missing; run: apt-get install -y {}",
+        missing.join(" ")
+    );
+}
+
+/// A process that ends with its value.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Hosts 1 and 2 on a switch: 10.9.0.N/24 and fd00:9::N/64.
+struct Lab {
+    handle: Handle<Mute>,
+    thread: Option<JoinHandle<()>>,
+    hosts: Vec<Namespace>,
+    /// Where the far ends of veths live.
+    far: Vec<Namespace>,
+}
+
+impl Lab {
+    fn new(wires: [Wire; 2], mtu: u32, features: Features) -> Self {
+        check_tools();
+        let worker = Worker::builder().and_then(|b| b.start(Mute)).expect("worker");
+        let handle = worker.handle();
+        let thread = std::thread::spawn(move || worker.run().expect("worker runs"));
+        let mut lab = Self {
+            handle,
+            thread: Some(thread),
+            hosts: Vec::new(),
+            far: Vec::new(),
+        };
+        for wire in wires {
+            lab.attach(wire, mtu, features);
+        }
+        // Duplicate address detection and the first router solicitations.
+        std::thread::sleep(Duration::from_millis(200));
+        lab
+    }
+
+    fn attach(&mut self, wire: Wire, mtu: u32, features: Features) {
+        let n = self.hosts.len() + 1;
+        let host = Namespace::new(&format!("h{n}"));
+        let port: Box<dyn Port> = match wire {
+            Wire::Tap | Wire::PlainTap => {
+                let fd = host.inside(move || match wire {
+                    Wire::PlainTap => tun::open_plain_tap("eth0").expect("open the plain TAP"),
+                    Wire::Tap | Wire::Veth => tun::open_tap("eth0").expect("open the TAP"),
+                });
+                tap::adopt(fd, mtu, features).expect("adopt the TAP")
+            }
+            Wire::Veth => {
+                let far = Namespace::new(&format!("p{n}"));
+                ip(&[
+                    "link",
+                    "add",
+                    "eth0",
+                    "mtu",
+                    &mtu.to_string(),
+                    "netns",
+                    &host.0,
+                    "type",
+                    "veth",
+                    "peer",
+                    "name",
+                    "port0",
+                    "mtu",
+                    &mtu.to_string(),
+                    "netns",
+                    &far.0,
+                ]);
+                far.run(&["ip", "link", "set", "port0", "up"]);
+                let fd = far.inside(|| {
+                    packet::open_packet(interface_index("port0")).expect("open the packet socket")
+                });
+                self.far.push(far);
+                Box::new(VethPort::adopt(fd, features).expect("adopt the packet socket"))
+            }
+        };
+        let mtu = mtu.to_string();
+        let (v4, v6, tagged) = (
+            format!("10.9.0.{n}/24"),
+            format!("fd00:9::{n}/64"),
+            format!("10.9.5.{n}/24"),
+        );
+        for argv in [
+            &["ip", "link", "set", "lo", "up"][..],
+            &["ip", "link", "set", "eth0", "mtu", &mtu, "up"],
+            &["ip", "addr", "add", &v4, "dev", "eth0"],
+            &["ip", "addr", "add", &v6, "dev", "eth0", "nodad"],
+            &[
+                "ip", "link", "add", "link", "eth0", "name", "eth0.5", "type", "vlan", "id", "5",
+            ],
+        ] {
+            host.run(argv);
+        }
+        let config = PortConfig {
+            name: format!("host{n}"),
+            policy: Policy::default(),
+        };
+        let added = self
+            .handle
+            .call(move |network, now| network.add_port(now, port, config));
+        added.expect("worker lives").expect("add the port");
+        self.hosts.push(host);
+    }
+
+    fn ping(&self, to: &str, bytes: u32) {
+        self.hosts[0].run(&[
+            "ping",
+            "-c",
+            "3",
+            "-i",
+            "0.2",
+            "-W",
+            "2",
+            "-s",
+            &bytes.to_string(),
+            to,
+        ]);
+    }
+
+    /// A VLAN tag put on in host 1 is there in host 2. By packet sockets, since not every kernel has VLAN devices.
+    fn carry_tag(&self) {
+        let open = |host: &Namespace| {
+            let fd =
+                host.inside(|| packet::open_packet(interface_index("eth0")).expect("open a packet socket"));
+            VethPort::adopt(fd, Features::ALL).expect("adopt the packet socket")
+        };
+        let (mut sender, mut receiver) = (open(&self.hosts[0]), open(&self.hosts[1]));
+        let tag = VlanTag {
+            tpid: 0x8100,
+            tci: 0x6005,
+        };
+        let mut bytes = [[0xff; 6], [2, 0, 0, 0, 0, 0x77]].concat();
+        bytes.extend_from_slice(&[0x81, 0, 0x60, 5, 0x88, 0xb5]);
+        bytes.extend_from_slice(&[0xa5; 80]);
+        sender
+            .send(&mut Frame::whole(&mut bytes.clone(), Offload::NONE))
+            .expect("send");
+        let until = Wall::now() + Duration::from_secs(5);
+        let mut buf = vec![0; 70_000];
+        loop {
+            assert!(Wall::now() < until, "the tagged frame did not arrive");
+            if let Received::Frame(frame) = receiver.recv(&mut buf)
+                && frame.ethertype() == 0x88b5
+            {
+                assert_eq!((frame.vlan(), frame.bytes()), (Some(tag), &bytes[..]));
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Gbit/s from host 1 to host 2 (`-R`: the other way).
+    fn iperf(&self, to: &str, extra: &[&str]) -> f64 {
+        let server = self.hosts[1]
+            .command(&["iperf3", "-s", "-1"])
+            .stdout(Stdio::null())
+            .spawn();
+        let _server = Running(server.expect("start the iperf3 server"));
+        let until = Wall::now() + Duration::from_secs(5);
+        while !self.hosts[1]
+            .run(&["cat", "/proc/net/tcp6", "/proc/net/tcp"])
+            .contains(":1451 ")
+        {
+            assert!(Wall::now() < until, "the iperf3 server does not listen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let argv = [
+            &["timeout", "30", "iperf3", "--json", "-t", "1", "-c", to][..],
+            extra,
+        ]
+        .concat();
+        let out = self.hosts[0].run(&argv);
+        let report: serde_json::Value = serde_json::from_str(&out).expect("iperf3's report");
+        let end = &report["end"];
+        let sum = if end["sum_received"].is_object() {
+            &end["sum_received"]
+        } else {
+            &end["sum"]
+        };
+        assert!(sum["bytes"].as_f64().expect("bytes") > 0.0, "{out}");
+        sum["bits_per_second"].as_f64().expect("a rate") / 1e9
+    }
+
+    fn ports(&self) -> Vec<PortStatus> {
+        self.handle
+            .call(|network, _| network.ports().collect())
+            .expect("worker lives")
+    }
+
+    fn exercise(&self, what: &str) {
+        self.ping("10.9.0.2", 56);
+        self.ping("fd00:9::2", 56);
+        self.carry_tag();
+        // Fragments, both families.
+        self.ping("10.9.0.2", 20_000);
+        self.ping("fd00:9::2", 20_000);
+        let rates = [
+            ("TCP/IPv4", self.iperf("10.9.0.2", &[])),
+            ("TCP/IPv4 back", self.iperf("10.9.0.2", &["-R"])),
+            ("TCP/IPv6", self.iperf("fd00:9::2", &[])),
+            ("UDP/IPv4", self.iperf("10.9.0.2", &["-u", "-b", "500M"])),
+        ];
+        for (kind, rate) in rates {
+            println!("{what}: {kind}: {rate:.2} Gbit/s");
+            assert!(rate > 0.05, "{what}: {kind}: {rate} Gbit/s");
+        }
+        for port in self.ports() {
+            println!(
+                "{what}: {} {}: rx {:?} tx {:?} drops {:?}",
+                port.name,
+                port.kind,
+                port.rx,
+                port.tx,
+                port.drops.nonzero().collect::<Vec<_>>()
+            );
+            for never in [
+                DropReason::BadOffload,
+                DropReason::Refused,
+                DropReason::TooBig,
+                DropReason::BadLength,
+            ] {
+                assert_eq!(port.drops.get(never), 0, "{what}: {} {never:?}", port.name);
+            }
+        }
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.handle.stop();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+            && !std::thread::panicking()
+        {
+            panic!("the worker panicked");
+        }
+    }
+}
+
+fn interface_index(name: &str) -> u32 {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).expect("socket");
+    rustix::net::netdevice::name_to_index(&socket, name).expect("interface index")
+}
+
+fn largest_mean(ports: &[PortStatus]) -> u64 {
+    ports
+        .iter()
+        .map(|p| p.rx.bytes / p.rx.frames.max(1))
+        .max()
+        .unwrap_or(0)
+}
+
+#[test]
+fn tap_to_tap() {
+    let lab = Lab::new([Wire::Tap, Wire::Tap], 1500, Features::ALL);
+    lab.exercise("TAP-TAP 1500");
+    assert!(
+        largest_mean(&lab.ports()) > 3000,
+        "no super-frames crossed the switch"
+    );
+}
+
+#[test]
+fn tap_to_tap_at_the_largest_mtu() {
+    Lab::new([Wire::Tap, Wire::Tap], 65_520, Features::ALL).exercise("TAP-TAP 65520");
+}
+
+#[test]
+fn tap_to_tap_without_uso() {
+    let features = Features::ALL.without(Feature::Uso);
+    Lab::new([Wire::Tap, Wire::Tap], 1500, features).exercise("TAP-TAP without USO");
+}
+
+#[test]
+fn tap_to_tap_without_tso() {
+    let features = Features::ALL.without(Feature::Tso);
+    let lab = Lab::new([Wire::Tap, Wire::Tap], 1500, features);
+    lab.exercise("TAP-TAP without TSO");
+    assert!(largest_mean(&lab.ports()) <= 1518);
+}
+
+#[test]
+fn plain_tap_to_plain_tap() {
+    let lab = Lab::new([Wire::PlainTap, Wire::PlainTap], 1500, Features::ALL);
+    assert!(lab.ports().iter().all(|p| p.kind == "plain"));
+    lab.exercise("plain-plain");
+}
+
+#[test]
+fn tap_to_plain_tap_is_cut_in_software() {
+    let lab = Lab::new([Wire::Tap, Wire::PlainTap], 1500, Features::ALL);
+    lab.exercise("TAP-plain");
+    let ports = lab.ports();
+    assert!(
+        ports[0].rx.bytes / ports[0].rx.frames.max(1) > 3000,
+        "no super-frames came to be cut"
+    );
+}
+
+#[test]
+fn veth_to_veth() {
+    let lab = Lab::new([Wire::Veth, Wire::Veth], 1500, Features::ALL);
+    lab.exercise("veth-veth");
+    assert!(
+        largest_mean(&lab.ports()) > 3000,
+        "no super-frames crossed the switch"
+    );
+}
+
+#[test]
+fn tap_to_veth() {
+    Lab::new([Wire::Tap, Wire::Veth], 1500, Features::ALL).exercise("TAP-veth");
+}
+
+#[test]
+fn veth_to_tap_without_any_feature() {
+    let features = Features::ALL.without_any();
+    Lab::new([Wire::Veth, Wire::PlainTap], 1500, features).exercise("veth-plain, no features");
+}
+
+#[test]
+fn a_veth_that_goes_is_reported_and_removed() {
+    check_tools();
+    let builder = Worker::builder().expect("worker");
+    let events = builder.events();
+    let worker = builder.start(Mute).expect("worker");
+    let handle = worker.handle();
+    let thread = std::thread::spawn(move || worker.run().expect("worker runs"));
+    let mut lab = Lab {
+        handle,
+        thread: Some(thread),
+        hosts: Vec::new(),
+        far: Vec::new(),
+    };
+    lab.attach(Wire::Veth, 1500, Features::ALL);
+    lab.far[0].run(&["ip", "link", "del", "port0"]);
+    match events.recv_timeout(Duration::from_secs(5)).expect("an event") {
+        pontoon_switch::Event::PortClosed { name, .. } => assert_eq!(name, "host1"),
+    }
+    assert_eq!(lab.ports().len(), 0);
+}
