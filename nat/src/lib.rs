@@ -14,6 +14,7 @@
 pub mod config;
 pub mod cx;
 pub mod flow;
+pub mod gateway;
 pub mod host;
 pub mod icmp;
 pub mod link;
@@ -21,3 +22,5 @@ pub mod packet;
 pub mod publish;
 pub mod slab;
 pub mod tcp;
+
+pub use gateway::{Endpoint, Gateway, Published, Secrets};

@@ -94,6 +94,21 @@ impl State {
         })
     }
 
+    /// The protocol that it is a state of: `tcp`, `udp` or `icmp` (of either version).
+    pub const fn protocol(self) -> &'static str {
+        match self {
+            Self::SynSent
+            | Self::SynReceived
+            | Self::Established
+            | Self::HalfClosed
+            | Self::Closing
+            | Self::TimeWait
+            | Self::Closed => "tcp",
+            Self::UdpTransaction | Self::UdpNew | Self::UdpReplied => "udp",
+            Self::Echo => "icmp",
+        }
+    }
+
     /// Its name, as listed.
     pub const fn name(self) -> &'static str {
         match self {

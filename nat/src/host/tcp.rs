@@ -28,9 +28,9 @@ pub struct Accepted<S> {
 /// Makes TCP sockets.
 pub trait TcpHost {
     /// A connection.
-    type Tcp: TcpSocket;
+    type Tcp: TcpSocket + std::fmt::Debug;
     /// A published port.
-    type Listener;
+    type Listener: std::fmt::Debug;
 
     /// Begins to connect to `remote`; events come under `token`.
     ///

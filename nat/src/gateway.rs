@@ -1,0 +1,436 @@
+//! The gateway as a station: sorts frames to its parts and lends them what they share.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+
+use pontoon_switch::frame::{HEADROOM, MAX_FRAME};
+use pontoon_switch::{DropReason, Frame, Instant, MacAddr, Out, PortId, Ready, Station};
+use smoltcp::wire::{EthernetProtocol, IpProtocol};
+
+use crate::config::Config;
+use crate::cx::Cx;
+use crate::flow::{self, FlowView, Limits, Protocol};
+use crate::host::real::RealHost;
+use crate::host::{Kind, TcpHost, Token};
+use crate::icmp::{self, IcmpError};
+use crate::link::{Link, Neighbours};
+use crate::packet::Packet;
+use crate::publish::{RuleId, Transport};
+use crate::slab::Key;
+use crate::tcp;
+
+/// A container on the network, as the gateway knows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Endpoint {
+    /// Its port on the switch.
+    pub port: PortId,
+    /// Its name, which the gateway's DNS answers.
+    pub name: String,
+    /// Its Ethernet address.
+    pub mac: MacAddr,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// A port to publish: a bound socket of the host, and what it leads to.
+#[derive(Debug)]
+pub struct Published {
+    /// The container's port on the switch.
+    pub port: PortId,
+    /// TCP (a listening socket) or UDP.
+    pub transport: Transport,
+    /// The container's address and port.
+    pub container: SocketAddr,
+    /// The socket.
+    pub socket: OwnedFd,
+}
+
+/// Secrets that keep what attackers choose from being foreseen.
+#[derive(Clone, Copy, Debug)]
+pub struct Secrets {
+    /// Key of the conntrack table's index.
+    pub index: (u64, u64),
+    /// Key of TCP's initial sequence numbers.
+    pub sequence: (u64, u64),
+}
+
+impl Secrets {
+    /// Random ones.
+    ///
+    /// # Errors
+    /// The kernel gives no random numbers.
+    pub fn random() -> io::Result<Self> {
+        let mut bytes = [0u8; 32];
+        let mut filled = 0;
+        while filled < bytes.len() {
+            let flags = rustix::rand::GetRandomFlags::empty();
+            filled += rustix::rand::getrandom(&mut bytes[filled..], flags)?;
+        }
+        let word = |i: usize| {
+            bytes[i * 8..]
+                .first_chunk::<8>()
+                .map_or(0, |b| u64::from_ne_bytes(*b))
+        };
+        Ok(Self {
+            index: (word(0), word(1)),
+            sequence: (word(2), word(3)),
+        })
+    }
+}
+
+/// What all parts of the gateway share.
+#[derive(Debug)]
+struct Shared<H> {
+    host: H,
+    flows: flow::Table,
+    config: Config,
+    neighbours: Neighbours,
+    buf: Box<[u8]>,
+    ident: u16,
+}
+
+impl<H> Shared<H> {
+    fn cx<'a>(&'a mut self, now: Instant, out: &'a mut dyn Out) -> Cx<'a, H> {
+        Cx {
+            now,
+            out,
+            host: &mut self.host,
+            flows: &mut self.flows,
+            config: &self.config,
+            neighbours: &mut self.neighbours,
+            buf: &mut self.buf,
+            ident: &mut self.ident,
+        }
+    }
+}
+
+/// The gateway of one network.
+#[derive(Debug)]
+pub struct Gateway<H: TcpHost> {
+    shared: Shared<H>,
+    link: Link,
+    tcp: tcp::Relay<H>,
+    endpoints: BTreeMap<PortId, Endpoint>,
+    rules: BTreeMap<RuleId, Rule>,
+    next_rule: u32,
+}
+
+/// A publishing rule in force: where its socket is.
+#[derive(Clone, Copy, Debug)]
+struct Rule {
+    port: PortId,
+    transport: Transport,
+    key: Key,
+}
+
+impl<H: TcpHost> Gateway<H> {
+    /// A gateway without containers.
+    pub fn new(config: Config, host: H, secrets: Secrets) -> Self {
+        let limits = Limits {
+            total: config.max_flows,
+            per_container: config.max_flows_per_container,
+        };
+        Self {
+            link: Link::new(&config),
+            tcp: tcp::Relay::new(secrets.sequence),
+            shared: Shared {
+                host,
+                flows: flow::Table::new(limits, secrets.index),
+                neighbours: Neighbours::default(),
+                buf: vec![0; HEADROOM + MAX_FRAME].into_boxed_slice(),
+                ident: secrets.index.0 as u16,
+                config,
+            },
+            endpoints: BTreeMap::new(),
+            rules: BTreeMap::new(),
+            next_rule: 1,
+        }
+    }
+
+    /// The host's sockets.
+    pub fn host_mut(&mut self) -> &mut H {
+        &mut self.shared.host
+    }
+
+    /// The conntrack table.
+    pub fn table(&self) -> &flow::Table {
+        &self.shared.flows
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    /// Takes note of a container: its addresses are pinned to its MAC, DHCP gives it its own address.
+    pub fn attach(&mut self, endpoint: Endpoint) {
+        for &address in &endpoint.addresses {
+            self.shared.neighbours.pin(address, endpoint.mac);
+            if let IpAddr::V4(v4) = address {
+                self.link.assign(endpoint.mac, v4);
+            }
+        }
+        self.endpoints.insert(endpoint.port, endpoint);
+    }
+
+    /// Forgets the container at `port`: its flows end, what is published of it closes.
+    pub fn detach(&mut self, now: Instant, port: PortId, out: &mut dyn Out) {
+        self.rules.retain(|_, r| r.port != port);
+        let mut cx = self.shared.cx(now, out);
+        self.tcp.detach(&mut cx, port);
+        if let Some(endpoint) = self.endpoints.remove(&port) {
+            for address in endpoint.addresses {
+                self.shared.neighbours.unpin(address);
+            }
+            self.link.unassign(endpoint.mac);
+        }
+    }
+
+    /// Takes a published port back. Flows that came by it live on. False if there is no such rule.
+    pub fn unpublish(&mut self, rule: RuleId) -> bool {
+        match self.rules.remove(&rule) {
+            None => false,
+            Some(Rule {
+                transport: Transport::Tcp,
+                key,
+                ..
+            }) => self.tcp.unpublish(key),
+            Some(Rule {
+                transport: Transport::Udp,
+                ..
+            }) => false,
+        }
+    }
+
+    /// Up to `limit` flows from slot `from` of the table on, of `container` if given, and the slot to go on from.
+    pub fn flows(
+        &self,
+        now: Instant,
+        container: Option<PortId>,
+        from: u32,
+        limit: usize,
+    ) -> (Vec<(PortId, FlowView)>, Option<u32>) {
+        let mut flows = Vec::new();
+        for (id, entry) in self.shared.flows.iter_from(from) {
+            if container.is_some_and(|c| c != entry.container()) {
+                continue;
+            }
+            if flows.len() == limit {
+                return (flows, Some(id.index));
+            }
+            let reply = match entry.protocol() {
+                Protocol::Tcp => self.tcp.reply_tuple(entry),
+                Protocol::Udp | Protocol::Icmp | Protocol::Icmp6 => None,
+            };
+            flows.push((entry.container(), entry.view(now, reply)));
+        }
+        (flows, None)
+    }
+
+    /// Ends every flow, or those of `container`; how many there were.
+    pub fn flush_flows(&mut self, now: Instant, container: Option<PortId>, out: &mut dyn Out) -> u64 {
+        let doomed: Vec<flow::FlowId> = self
+            .shared
+            .flows
+            .iter_from(0)
+            .filter(|(_, e)| container.is_none_or(|c| c == e.container()))
+            .map(|(id, _)| id)
+            .collect();
+        for &id in &doomed {
+            if let Some(entry) = self.shared.flows.remove(id) {
+                self.end(now, id, &entry, out);
+            }
+        }
+        doomed.len() as u64
+    }
+
+    /// Flows by protocol and state, as `tcp/established`.
+    pub fn flow_counts(&self) -> BTreeMap<String, u64> {
+        let mut counts = BTreeMap::new();
+        for (state, n) in self.shared.flows.by_state() {
+            *counts
+                .entry(format!("{}/{}", state.protocol(), state.name()))
+                .or_default() += u64::from(n);
+        }
+        counts
+    }
+
+    /// Upstream name servers from now on.
+    pub fn set_resolvers(&mut self, resolvers: Vec<SocketAddr>) {
+        self.shared.config.resolvers = resolvers;
+    }
+
+    /// A flow is out of the table: its relay lets go of what it holds for it.
+    fn end(&mut self, now: Instant, id: flow::FlowId, entry: &flow::Entry, out: &mut dyn Out) {
+        let mut cx = self.shared.cx(now, out);
+        match entry.protocol() {
+            Protocol::Tcp => self.tcp.ended(&mut cx, id, entry),
+            Protocol::Udp | Protocol::Icmp | Protocol::Icmp6 => {}
+        }
+    }
+
+    fn ip(&mut self, now: Instant, ingress: PortId, frame: &mut Frame<'_>, out: &mut dyn Out) {
+        let packet = match Packet::parse(ingress, frame) {
+            Ok(packet) => packet,
+            Err(reason) => return out.drop(Some(ingress), reason),
+        };
+        let mut cx = self.shared.cx(now, out);
+        if packet.protocol == IpProtocol::Icmpv6
+            && packet.fragment.is_none()
+            && self.link.icmpv6_link(&mut cx, &packet, frame)
+        {
+            return;
+        }
+        if is_dhcp(&packet, frame) {
+            return self.link.dhcp(&mut cx, &packet, frame);
+        }
+        if is_group(packet.dst) {
+            // Flooded to all; the gateway's copy has been looked at.
+            return;
+        }
+        self.unicast(now, packet, frame, out);
+    }
+
+    /// A whole packet to one destination.
+    fn unicast(&mut self, now: Instant, packet: Packet, frame: &mut Frame<'_>, out: &mut dyn Out) {
+        let mut cx = self.shared.cx(now, out);
+        let to_gateway = cx.config.is_gateway(packet.dst);
+        if !cx.config.on_link(packet.src) && !(to_gateway && is_link_local(packet.src)) {
+            return cx.drop(packet.ingress, DropReason::BadSourceAddress);
+        }
+        if to_gateway {
+            let answered = match packet.protocol {
+                IpProtocol::Icmp | IpProtocol::Icmpv6 => {
+                    self.link.echo(&mut cx, &packet, frame);
+                    true
+                }
+                _ => false,
+            };
+            if answered {
+                return;
+            }
+        } else if cx.config.on_link(packet.dst) {
+            // A neighbour is asked for by its own Ethernet address, not by the gateway's.
+            cx.drop(packet.ingress, DropReason::Forbidden);
+            return icmp::send_error(&mut cx, packet.quoted(frame), None, IcmpError::HostUnreachable);
+        } else if packet.hop_limit <= 1 {
+            cx.drop(packet.ingress, DropReason::HopLimit);
+            return icmp::send_error(&mut cx, packet.quoted(frame), None, IcmpError::HopLimitExceeded);
+        }
+        match packet.protocol {
+            IpProtocol::Tcp => self.tcp.packet(&mut cx, &packet, frame),
+            _ => {
+                cx.drop(packet.ingress, DropReason::UnknownProtocol);
+                icmp::send_error(
+                    &mut cx,
+                    packet.quoted(frame),
+                    None,
+                    IcmpError::ProtocolUnreachable,
+                );
+            }
+        }
+    }
+}
+
+impl Gateway<RealHost> {
+    /// Publishes a port: clients of the host's socket are led to the container.
+    ///
+    /// # Errors
+    /// The descriptor is not a socket of the kind, or the poll refuses it.
+    pub fn publish(&mut self, published: Published) -> io::Result<RuleId> {
+        let Published {
+            port,
+            transport,
+            container,
+            socket,
+        } = published;
+        let key = match transport {
+            Transport::Tcp => {
+                let token = self.tcp.next_listener_token();
+                let listener = self.shared.host.tcp_listener(socket, token)?;
+                self.tcp.publish(port, container, listener)
+            }
+            Transport::Udp => return Err(io::ErrorKind::Unsupported.into()),
+        };
+        let rule = RuleId(self.next_rule);
+        self.next_rule += 1;
+        self.rules.insert(rule, Rule { port, transport, key });
+        Ok(rule)
+    }
+}
+
+impl<H: TcpHost> Station for Gateway<H> {
+    fn mac(&self) -> MacAddr {
+        self.shared.config.mac
+    }
+
+    fn frame(&mut self, now: Instant, ingress: PortId, frame: &mut Frame<'_>, out: &mut dyn Out) {
+        let Some(&[a, b]) = frame.bytes().get(12..14) else {
+            return out.drop(Some(ingress), DropReason::BadLength);
+        };
+        match EthernetProtocol::from(u16::from_be_bytes([a, b])) {
+            EthernetProtocol::Arp => self.link.arp(&mut self.shared.cx(now, out), ingress, frame),
+            EthernetProtocol::Ipv4 | EthernetProtocol::Ipv6 => self.ip(now, ingress, frame, out),
+            EthernetProtocol::Unknown(_) => {
+                let group = MacAddr::first(frame.bytes()).is_some_and(MacAddr::is_group);
+                if !group {
+                    out.drop(Some(ingress), DropReason::UnknownProtocol);
+                }
+            }
+        }
+    }
+
+    fn ready(&mut self, now: Instant, token: usize, ready: Ready, out: &mut dyn Out) {
+        let Some(token) = Token::decode(token) else { return };
+        let mut cx = self.shared.cx(now, out);
+        match token.kind {
+            Kind::Tcp => self.tcp.ready(&mut cx, token, ready),
+            Kind::TcpListener => self.tcp.listener_ready(&mut cx, token),
+            Kind::UdpMapping | Kind::UdpPublished | Kind::Ping | Kind::Dns => {}
+        }
+    }
+
+    fn flush(&mut self, now: Instant, out: &mut dyn Out) {
+        let mut cx = self.shared.cx(now, out);
+        self.link.flush(&mut cx);
+        self.tcp.flush(&mut cx);
+        while let Some((id, entry)) = self.shared.flows.pop_ended(now) {
+            self.end(now, id, &entry, out);
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        [
+            self.link.deadline(),
+            self.tcp.deadline(),
+            self.shared.flows.deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+}
+
+/// True for a packet to a DHCP server: UDP to port 67, whatever its addresses.
+fn is_dhcp(packet: &Packet, frame: &Frame<'_>) -> bool {
+    packet.protocol == IpProtocol::Udp
+        && packet.fragment.is_none()
+        && packet.dst.is_ipv4()
+        && packet.transport(frame).get(2..4) == Some(&[0, 67])
+}
+
+fn is_group(addr: IpAddr) -> bool {
+    match addr {
+        IpAddr::V4(a) => a.is_multicast() || a.is_broadcast(),
+        IpAddr::V6(a) => a.is_multicast(),
+    }
+}
+
+fn is_link_local(addr: IpAddr) -> bool {
+    match addr {
+        IpAddr::V4(a) => a.is_link_local(),
+        IpAddr::V6(a) => a.is_unicast_link_local(),
+    }
+}
