@@ -5,6 +5,7 @@
 pub mod fd;
 pub mod packet;
 pub mod peer;
+pub mod process;
 pub mod tcp;
 pub mod tun;
 pub mod udp;

@@ -1,0 +1,205 @@
+//! Children in namespaces of their own, and signals read as data.
+
+use std::ffi::CString;
+use std::io;
+use std::mem::{MaybeUninit, size_of};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr;
+
+use rustix::process::Pid;
+
+use super::check;
+
+/// A set of kinds of namespaces (`CLONE_NEW*`, `namespaces(7)`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Namespaces(libc::c_int);
+
+impl Namespaces {
+    /// User and group ids, and the capabilities over what is made together with them.
+    pub const USER: Self = Self(libc::CLONE_NEWUSER);
+    /// Mounts.
+    pub const MOUNT: Self = Self(libc::CLONE_NEWNS);
+    /// Interfaces, addresses, routes and sockets.
+    pub const NETWORK: Self = Self(libc::CLONE_NEWNET);
+    /// Host name.
+    pub const UTS: Self = Self(libc::CLONE_NEWUTS);
+    /// Process ids: the child is number 1, and all in it die with it.
+    pub const PID: Self = Self(libc::CLONE_NEWPID);
+    /// System V IPC and POSIX message queues.
+    pub const IPC: Self = Self(libc::CLONE_NEWIPC);
+
+    /// Both sets together.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// A child that waits in its new namespaces before it executes anything, so that ids can be mapped for it first.
+#[derive(Debug)]
+#[must_use = "dropping it ends the child"]
+pub struct Held {
+    pid: Pid,
+    go: OwnedFd,
+}
+
+impl Held {
+    /// Its process id here.
+    pub const fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Lets it execute its program.
+    ///
+    /// # Errors
+    /// `EPIPE` if it has died.
+    pub fn release(self) -> io::Result<()> {
+        rustix::io::write(&self.go, &[1])?;
+        Ok(())
+    }
+}
+
+/// Makes a child in new namespaces, which executes `program` with `arguments` (the first is its name) and `environment`
+/// (`NAME=value`) once it is released; dropped before, it exits. Descriptors, signal mask and process group are
+/// inherited. It is the caller's to wait for.
+///
+/// # Errors
+/// Those of `clone(2)`: `ENOSPC` or `EUSERS` at the limits of `user.max_*_namespaces`, `EPERM` where user namespaces
+/// are forbidden. A program that cannot be executed shows as exit status 127.
+pub fn spawn_held(
+    namespaces: Namespaces,
+    program: &CString,
+    arguments: &[CString],
+    environment: &[CString],
+) -> io::Result<Held> {
+    let (wait, go) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {
+        list.iter().map(|s| s.as_ptr()).chain([ptr::null()]).collect()
+    };
+    let (argv, envp) = (pointers(arguments), pointers(environment));
+    let flags = libc::c_long::from(namespaces.0 | libc::SIGCHLD);
+    // SAFETY: without CLONE_VM this is a fork: the child has a copy of the memory and this thread only. It calls
+    // nothing but close, read, execve and _exit, all async-signal-safe, on data prepared before.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+    if pid == 0 {
+        let mut byte = 0u8;
+        // SAFETY: the child's own copies of both pipe ends, a one-byte buffer that lives past the call, and two
+        // null-terminated arrays of null-terminated strings; on failure nothing of the copied process runs on.
+        unsafe {
+            libc::close(go.as_raw_fd());
+            if libc::read(wait.as_raw_fd(), (&raw mut byte).cast(), 1) == 1 {
+                libc::execve(program.as_ptr(), argv.as_ptr(), envp.as_ptr());
+            }
+            libc::_exit(127)
+        }
+    }
+    match i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        Some(pid) if pid.as_raw_nonzero().get() > 0 => Ok(Held { pid, go }),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// A signal as it was read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Received {
+    /// Its number.
+    pub number: i32,
+    /// True if the kernel made it (the terminal's keys, its hanging up, a child's end), false if a process sent it.
+    pub by_kernel: bool,
+}
+
+/// Signals that are blocked and read from a descriptor instead (`signalfd(2)`).
+#[derive(Debug)]
+pub struct Signals {
+    fd: OwnedFd,
+}
+
+impl Signals {
+    /// Blocks the signals of these numbers in this thread, and in whatever it starts that does not unblock them.
+    /// Call it before there are other threads.
+    ///
+    /// # Errors
+    /// `EINVAL` for a number that is none.
+    pub fn take(numbers: &[i32]) -> io::Result<Self> {
+        let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: sigemptyset initialises the set it is given; sigaddset and the calls after read the initialised set,
+        // which lives past them; the old mask is not asked for.
+        unsafe {
+            check(libc::sigemptyset(set.as_mut_ptr()))?;
+            for &n in numbers {
+                check(libc::sigaddset(set.as_mut_ptr(), n))?;
+            }
+            let error = libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), ptr::null_mut());
+            if error != 0 {
+                return Err(io::Error::from_raw_os_error(error));
+            }
+            let fd = check(libc::signalfd(-1, set.as_ptr(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK))?;
+            Ok(Self { fd: OwnedFd::from_raw_fd(fd) })
+        }
+    }
+
+    /// The next signal that has arrived, if any.
+    pub fn next(&self) -> io::Result<Option<Received>> {
+        let mut info = MaybeUninit::<libc::signalfd_siginfo>::uninit();
+        let size = size_of::<libc::signalfd_siginfo>();
+        // SAFETY: the kernel writes at most `size` bytes, one whole structure or nothing.
+        let n = unsafe { libc::read(self.fd.as_raw_fd(), info.as_mut_ptr().cast(), size) };
+        if n < 0 {
+            let e = io::Error::last_os_error();
+            return if e.kind() == io::ErrorKind::WouldBlock { Ok(None) } else { Err(e) };
+        }
+        if n as usize != size {
+            return Ok(None);
+        }
+        // SAFETY: the whole structure was just written, and it is plain integers.
+        let info = unsafe { info.assume_init() };
+        // `SI_USER` is 0, what processes send otherwise is negative, what the kernel makes is positive (`sigaction(2)`).
+        Ok(Some(Received { number: info.ssi_signo.cast_signed(), by_kernel: info.ssi_code > 0 }))
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::process::{WaitOptions, waitpid};
+
+    fn c(s: &str) -> CString {
+        CString::new(s).expect("no zero inside")
+    }
+
+    #[test]
+    fn a_held_child_executes_when_released_and_exits_when_dropped() {
+        let script = |text: &str| [c("sh"), c("-c"), c(text)];
+        let child =
+            spawn_held(Namespaces::USER, &c("/bin/sh"), &script("exit $N"), &[c("N=7")]).expect("clone");
+        let pid = child.pid();
+        assert_eq!(waitpid(Some(pid), WaitOptions::NOHANG).expect("wait"), None, "it ran before it was released");
+        child.release().expect("alive");
+        let (_, status) = waitpid(Some(pid), WaitOptions::empty()).expect("wait").expect("ended");
+        assert_eq!(status.exit_status(), Some(7));
+
+        let child = spawn_held(Namespaces::USER, &c("/bin/sh"), &script("exit 0"), &[]).expect("clone");
+        let pid = child.pid();
+        drop(child);
+        let (_, status) = waitpid(Some(pid), WaitOptions::empty()).expect("wait").expect("ended");
+        assert_eq!(status.exit_status(), Some(127));
+    }
+
+    #[test]
+    fn signals_are_read_with_their_origin() {
+        let signals = Signals::take(&[libc::SIGUSR2]).expect("signalfd");
+        assert_eq!(signals.next().expect("read"), None);
+        let me = i64::from(rustix::thread::gettid().as_raw_nonzero().get());
+        let group = i64::from(rustix::process::getpid().as_raw_nonzero().get());
+        // SAFETY: `tgkill` takes three numbers; the signal is blocked in this thread, which alone it is for.
+        let sent = unsafe { libc::syscall(libc::SYS_tgkill, group, me, libc::SIGUSR2) };
+        assert_eq!(sent, 0);
+        assert_eq!(signals.next().expect("read"), Some(Received { number: libc::SIGUSR2, by_kernel: false }));
+    }
+}
