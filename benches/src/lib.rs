@@ -1,2 +1,1 @@
-//! Benches of Pontoon. Nothing is in the library itself: see `benches/`.
-#![forbid(unsafe_code)]
+//! L2 of Pontoon

@@ -80,6 +80,15 @@ pub(crate) enum Command {
     Stats(StatsArgs),
     /// Say what this host lacks and how to mend it; changes nothing
     Doctor(JsonArgs),
+    /// What `doctor` starts in namespaces of its own
+    #[command(name = crate::commands::doctor::trial::NAME, hide = true)]
+    Trial {
+        /// Where to report.
+        fd: i32,
+        /// Try a TAP.
+        #[arg(long)]
+        tap: bool,
+    },
 }
 
 /// `pontoon run`.

@@ -2,6 +2,7 @@
 //! function, so that what is printed is tested as text.
 
 pub(crate) mod conntrack;
+pub(crate) mod doctor;
 pub(crate) mod fdb;
 pub(crate) mod network;
 pub(crate) mod port;

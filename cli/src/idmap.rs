@@ -73,7 +73,15 @@ pub(crate) fn map_from_host(child: Pid) -> Result<()> {
             // Without privilege the kernel wants `setgroups` given up first, or a group that denies would be left.
             write_map(child, "setgroups", "deny")?;
         }
-        write_map(child, kind.map(), &lines(&[Extent { inside: 0, outside: own, count: 1 }]))?;
+        write_map(
+            child,
+            kind.map(),
+            &lines(&[Extent {
+                inside: 0,
+                outside: own,
+                count: 1,
+            }]),
+        )?;
     }
     Ok(())
 }
@@ -83,7 +91,13 @@ pub(crate) fn map_identity(child: Pid) -> Result<()> {
     for kind in [Kind::User, Kind::Group] {
         let path = format!("/proc/self/{}", kind.map());
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-        let identity: Vec<Extent> = parse_map(&text).into_iter().map(|e| Extent { outside: e.inside, ..e }).collect();
+        let identity: Vec<Extent> = parse_map(&text)
+            .into_iter()
+            .map(|e| Extent {
+                outside: e.inside,
+                ..e
+            })
+            .collect();
         write_map(child, kind.map(), &lines(&identity))?;
     }
     Ok(())
@@ -91,18 +105,26 @@ pub(crate) fn map_identity(child: Pid) -> Result<()> {
 
 fn write_map(child: Pid, file: &str, text: &str) -> Result<()> {
     let path = format!("/proc/{}/{file}", child.as_raw_nonzero());
-    fs::write(&path, text).with_context(|| format!("cannot write `{}` to {path}", text.trim_end().replace('\n', ", ")))
+    fs::write(&path, text)
+        .with_context(|| format!("cannot write `{}` to {path}", text.trim_end().replace('\n', ", ")))
 }
 
 fn lines(extents: &[Extent]) -> String {
-    extents.iter().map(|e| format!("{} {} {}\n", e.inside, e.outside, e.count)).collect()
+    extents
+        .iter()
+        .map(|e| format!("{} {} {}\n", e.inside, e.outside, e.count))
+        .collect()
 }
 
 fn parse_map(text: &str) -> Vec<Extent> {
     text.lines()
         .filter_map(|line| {
             let mut n = line.split_ascii_whitespace().map(|w| w.parse().ok());
-            Some(Extent { inside: n.next()??, outside: n.next()??, count: n.next()?? })
+            Some(Extent {
+                inside: n.next()??,
+                outside: n.next()??,
+                count: n.next()??,
+            })
         })
         .collect()
 }
@@ -123,11 +145,21 @@ fn subordinates(text: &str, uid: u32, name: Option<&str>) -> Vec<(u32, u32)> {
 
 /// Own id as 0, and the subordinate ones from 1 on.
 fn with_subordinates(own: u32, ranges: &[(u32, u32)]) -> Vec<Extent> {
-    let mut extents = vec![Extent { inside: 0, outside: own, count: 1 }];
+    let mut extents = vec![Extent {
+        inside: 0,
+        outside: own,
+        count: 1,
+    }];
     let mut next = 1u32;
     for &(outside, count) in ranges {
-        let Some(after) = next.checked_add(count) else { break };
-        extents.push(Extent { inside: next, outside, count });
+        let Some(after) = next.checked_add(count) else {
+            break;
+        };
+        extents.push(Extent {
+            inside: next,
+            outside,
+            count,
+        });
         next = after;
     }
     extents
@@ -142,12 +174,19 @@ fn by_tool(child: Pid, kind: Kind, extents: &[Extent]) -> Result<()> {
     let output = match command.stdin(Stdio::null()).output() {
         Ok(output) => output,
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            bail!("{} is not installed (package uidmap), so the subordinate ids are not used", kind.tool())
+            bail!(
+                "{} is not installed (package uidmap), so the subordinate ids are not used",
+                kind.tool()
+            )
         }
         Err(e) => return Err(e).with_context(|| format!("cannot run {}", kind.tool())),
     };
     if !output.status.success() {
-        bail!("{} failed: {}", kind.tool(), String::from_utf8_lossy(&output.stderr).trim());
+        bail!(
+            "{} failed: {}",
+            kind.tool(),
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
     }
     Ok(())
 }
@@ -175,7 +214,10 @@ mod tests {
         let text = "# none\nbob:100000:65536\n1000:400000:10\nalice:1:1\nbob:bad:1\nbob:5:0\n";
         let ranges = subordinates(text, 1000, Some("bob"));
         assert_eq!(ranges, [(100_000, 65_536), (400_000, 10)]);
-        assert_eq!(lines(&with_subordinates(1000, &ranges)), "0 1000 1\n1 100000 65536\n65537 400000 10\n");
+        assert_eq!(
+            lines(&with_subordinates(1000, &ranges)),
+            "0 1000 1\n1 100000 65536\n65537 400000 10\n"
+        );
         assert_eq!(lines(&with_subordinates(7, &[])), "0 7 1\n");
     }
 
@@ -183,6 +225,13 @@ mod tests {
     fn identity_keeps_what_is_mapped() {
         let map = parse_map("         0       1000          1\n         1     100000      65536\n");
         assert_eq!(map.len(), 2);
-        assert_eq!(map[1], Extent { inside: 1, outside: 100_000, count: 65_536 });
+        assert_eq!(
+            map[1],
+            Extent {
+                inside: 1,
+                outside: 100_000,
+                count: 65_536
+            }
+        );
     }
 }

@@ -14,6 +14,7 @@ mod client;
 mod commands;
 mod control;
 mod http;
+mod idmap;
 mod output;
 mod peer;
 mod routes;
@@ -39,7 +40,8 @@ fn dispatch(command: &Command) -> Result<ExitCode> {
         Command::Conntrack(command) => commands::conntrack::conntrack(command),
         Command::Fdb(command) => commands::fdb::fdb(command),
         Command::Stats(args) => commands::stats::stats(args),
-        Command::Doctor(_) => anyhow::bail!("doctor is not built yet"),
+        Command::Doctor(args) => return commands::doctor::doctor(args),
+        Command::Trial { fd, tap } => commands::doctor::trial::main(*fd, *tap),
     }
     .map(|()| ExitCode::SUCCESS)
 }

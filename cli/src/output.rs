@@ -18,12 +18,12 @@ pub(crate) fn print(text: &str) -> Result<()> {
 }
 
 /// Writes `value` as indented JSON to standard output.
-pub(crate) fn print_json(value: &impl Serialize) -> Result<()> {
+pub(crate) fn print_json(value: &(impl Serialize + ?Sized)) -> Result<()> {
     print(&json(value)?)
 }
 
 /// `value` as indented JSON with a newline at its end.
-pub(crate) fn json(value: &impl Serialize) -> Result<String> {
+pub(crate) fn json(value: &(impl Serialize + ?Sized)) -> Result<String> {
     let mut text = serde_json::to_string_pretty(value)?;
     text.push('\n');
     Ok(text)
