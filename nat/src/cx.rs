@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use crate::config::Config;
 use crate::flow;
+use crate::icmp::RateLimiter;
 use crate::link::Neighbours;
 use crate::packet::{ETHERNET, IpRepr};
 
@@ -26,6 +27,8 @@ pub struct Cx<'a, H> {
     pub neighbours: &'a mut Neighbours,
     /// Buffer for frames of the gateway's making: [`HEADROOM`] + [`pontoon_switch::frame::MAX_FRAME`] bytes.
     pub buf: &'a mut [u8],
+    /// How many ICMP errors each container may be told.
+    pub errors: &'a mut RateLimiter,
     /// The next IPv4 identification.
     pub ident: &'a mut u16,
 }
@@ -59,18 +62,30 @@ impl<H> Cx<'_, H> {
 
     /// Sends the `len` transport bytes that stand at [`Cx::payload`] to `mac`.
     pub fn transmit_to(&mut self, mac: MacAddr, ip: &IpRepr, len: usize, offload: Offload) {
-        let ethertype = match ip.dst {
+        self.transmit_at(mac, ip, Self::payload_offset(ip.dst), len, offload);
+    }
+
+    /// Sends the `len` transport bytes that stand in [`Cx::buf`] from `at` on, at least as far in as [`Cx::payload`], to
+    /// `mac`; the headers are written in front of them.
+    pub fn transmit_at(&mut self, mac: MacAddr, ip: &IpRepr, at: usize, len: usize, offload: Offload) {
+        *self.ident = self.ident.wrapping_add(1);
+        let start = at - ip.header_len();
+        ip.emit(&mut self.buf[start..at + len], len, *self.ident);
+        self.send_packet(mac, ip.dst, start, at + len, offload);
+    }
+
+    /// Puts an Ethernet header before the IP packet that stands at `start..end` of [`Cx::buf`], and sends it.
+    pub fn send_packet(&mut self, mac: MacAddr, dst: IpAddr, start: usize, end: usize, offload: Offload) {
+        let ethertype = match dst {
             IpAddr::V4(_) => EthernetProtocol::Ipv4,
             IpAddr::V6(_) => EthernetProtocol::Ipv6,
         };
-        *self.ident = self.ident.wrapping_add(1);
-        let end = HEADROOM + ETHERNET + ip.header_len() + len;
-        let frame = &mut self.buf[HEADROOM..end];
-        frame[..6].copy_from_slice(&mac.0);
-        frame[6..12].copy_from_slice(&self.config.mac.0);
-        frame[12..14].copy_from_slice(&u16::from(ethertype).to_be_bytes());
-        ip.emit(&mut frame[ETHERNET..], len, *self.ident);
-        self.out.send(&mut Frame::new(self.buf, HEADROOM, end, offload));
+        let frame = start - ETHERNET;
+        let header = &mut self.buf[frame..start];
+        header[..6].copy_from_slice(&mac.0);
+        header[6..12].copy_from_slice(&self.config.mac.0);
+        header[12..].copy_from_slice(&u16::from(ethertype).to_be_bytes());
+        self.out.send(&mut Frame::new(self.buf, frame, end, offload));
     }
 
     /// Counts a frame from `ingress` that goes no further.

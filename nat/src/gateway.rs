@@ -88,6 +88,7 @@ struct Shared<H> {
     config: Config,
     neighbours: Neighbours,
     buf: Box<[u8]>,
+    errors: icmp::RateLimiter,
     ident: u16,
 }
 
@@ -101,6 +102,7 @@ impl<H> Shared<H> {
             config: &self.config,
             neighbours: &mut self.neighbours,
             buf: &mut self.buf,
+            errors: &mut self.errors,
             ident: &mut self.ident,
         }
     }
@@ -140,6 +142,7 @@ impl<H: TcpHost> Gateway<H> {
                 flows: flow::Table::new(limits, secrets.index),
                 neighbours: Neighbours::default(),
                 buf: vec![0; HEADROOM + MAX_FRAME].into_boxed_slice(),
+                errors: icmp::RateLimiter::default(),
                 ident: secrets.index.0 as u16,
                 config,
             },

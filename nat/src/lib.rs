@@ -21,6 +21,7 @@ pub mod link;
 pub mod packet;
 pub mod publish;
 pub mod slab;
+mod sum;
 pub mod tcp;
 
 pub use gateway::{Endpoint, Gateway, Published, Secrets};
