@@ -1,1 +1,2 @@
-//! L2 of Pontoon
+//! Benches of Pontoon. Nothing is in the library itself: see `benches/`.
+#![forbid(unsafe_code)]

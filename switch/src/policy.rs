@@ -85,7 +85,7 @@ pub struct Guard {
     addresses: Option<Prefixes>,
     dhcp_server: Permission,
     router: Permission,
-    /// Nothing to look at beyond the MAC address.
+    /// Nothing in IP packets to hold against the policy.
     shallow: bool,
 }
 
@@ -161,11 +161,12 @@ impl Guard {
         if self.mac.is_some_and(|mac| mac != src) {
             return Err(DropReason::Spoofed);
         }
-        if self.shallow {
+        if self.shallow && self.mac.is_none() {
             return Ok(());
         }
         let ethernet = headers::ethernet(bytes).ok_or(DropReason::Malformed)?;
         match ethernet.ethertype {
+            headers::IPV4 | headers::IPV6 if self.shallow => Ok(()),
             headers::IPV4 => self
                 .admit_v4(bytes, ethernet.payload)
                 .unwrap_or(Err(DropReason::Malformed)),

@@ -92,6 +92,17 @@ fn arp_sender() {
 }
 
 #[test]
+fn a_bound_mac_is_enough_to_check_arp() {
+    let guard = Guard::new(&Policy {
+        mac: MacPolicy::Only(OWN),
+        ..Policy::default()
+    });
+    let says = |hardware| guard.admit(OWN, &ethernet(None, headers::ARP, &arp(hardware, [9, 9, 9, 9])));
+    assert_eq!((says(OWN), says(OTHER)), (Ok(()), Err(DropReason::Spoofed)));
+    assert_eq!(guard.admit(OWN, &ethernet(None, headers::IPV6, &[0; 3])), Ok(()));
+}
+
+#[test]
 fn ipv4_source() {
     assert_eq!(
         admit(headers::IPV4, &v4([10, 9, 0, 3], 6, 0, &[])),

@@ -78,11 +78,11 @@ impl Port for VethPort {
             match Errno::from_io_error(&error) {
                 Some(Errno::INTR) => {}
                 Some(Errno::AGAIN) => return Received::Empty,
-                Some(Errno::NETDOWN) => match packet::interface(self.fd.as_fd()) {
-                    // Down, and perhaps up again later.
-                    Ok(Some(_)) => return Received::Dropped(DropReason::ReadError),
-                    Ok(None) | Err(_) => return Received::Closed(error),
-                },
+                // Down, and perhaps up again later.
+                Some(Errno::NETDOWN) if packet::still_there(self.fd.as_fd()) => {
+                    return Received::Dropped(DropReason::ReadError);
+                }
+                Some(Errno::NETDOWN) => return Received::Closed(error),
                 Some(e) if gone(e) => return Received::Closed(error),
                 Some(_) | None => return Received::Dropped(DropReason::ReadError),
             }

@@ -24,13 +24,12 @@ pub fn open_packet(index: u32) -> io::Result<OwnedFd> {
     set(&fd, libc::SOL_PACKET, libc::PACKET_AUXDATA, &1)?;
     set(&fd, libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, &1)?;
     let index = libc::c_int::try_from(index).map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))?;
-    let promiscuous = libc::packet_mreq {
-        mr_ifindex: index,
-        mr_type: libc::PACKET_MR_PROMISC as libc::c_ushort,
-        mr_alen: 0,
-        mr_address: [0; 8],
-    };
-    set(&fd, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &promiscuous)?;
+    set(
+        &fd,
+        libc::SOL_PACKET,
+        libc::PACKET_ADD_MEMBERSHIP,
+        &promiscuous(index),
+    )?;
     // The forced size needs a capability over the host; without it the system's maximum has to do.
     for (forced, plain) in [
         (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF),
@@ -51,6 +50,15 @@ pub fn open_packet(index: u32) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
+fn promiscuous(index: libc::c_int) -> libc::packet_mreq {
+    libc::packet_mreq {
+        mr_ifindex: index,
+        mr_type: libc::PACKET_MR_PROMISC as libc::c_ushort,
+        mr_alen: 0,
+        mr_address: [0; 8],
+    }
+}
+
 /// Not in `libc` for every target; `include/uapi/linux/if_packet.h`.
 const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
 
@@ -68,6 +76,20 @@ pub fn interface(fd: BorrowedFd<'_>) -> io::Result<Option<u32>> {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
     Ok(u32::try_from(address.sll_ifindex).ok().filter(|&i| i > 0))
+}
+
+/// False if the interface of packet socket `fd` is gone, or is just going.
+///
+/// `ENETDOWN` is reported while an interface that is deleted still has its number and name, and nothing more is
+/// reported when it loses them. So this asks in a way that waits for the deletion to be over: one more membership, for
+/// which the kernel takes its lock on interfaces, and which it refuses for one that is not there.
+pub fn still_there(fd: BorrowedFd<'_>) -> bool {
+    let Ok(Some(index)) = interface(fd) else {
+        return false;
+    };
+    let again = promiscuous(index as libc::c_int);
+    set(&fd, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &again).is_ok()
+        && set(&fd, libc::SOL_PACKET, libc::PACKET_DROP_MEMBERSHIP, &again).is_ok()
 }
 
 /// True if a virtio-net header stands before each frame of packet socket `fd`.
@@ -184,7 +206,7 @@ fn tag(aux: &libc::tpacket_auxdata) -> Option<(u16, u16)> {
 }
 
 /// Sets an option to a value of plain data.
-fn set<T: Copy>(fd: &OwnedFd, level: libc::c_int, name: libc::c_int, value: &T) -> io::Result<()> {
+fn set<T: Copy>(fd: &impl AsFd, level: libc::c_int, name: libc::c_int, value: &T) -> io::Result<()> {
     let size = size_of::<T>() as libc::socklen_t;
     // SAFETY: the kernel reads at most `size` bytes of `value`, which is that long and lives past the call.
     check(unsafe {

@@ -1,0 +1,173 @@
+//! TCP through the gateway: whole, in order, closed as it was closed, refused as it was refused.
+
+use std::time::Duration;
+
+use pontoon_fixtures::lab::wait_for;
+
+use crate::{PLAIN, container_peers, server_at, server_peers, start};
+
+each_user! {
+    fn curl_fetches_from_nginx(world, who) {
+        let nginx = world.server().nginx(80);
+        let c = start(world, who, "c", &PLAIN);
+        for host in ["198.51.100.10", "[2001:db8:2::10]"] {
+            assert_eq!(c.run(["curl", "-sS", "-m10", &format!("http://{host}/")]), "hello from server\n");
+            let sum = |text: String| text.split(' ').next().unwrap_or_default().to_owned();
+            let got = sum(c.sh(&format!("curl -sS -m20 http://{host}/big | sha256sum")));
+            let want = sum(world.server().run(["sha256sum", &format!("{}/big", nginx.root)]));
+            assert_eq!(got, want);
+        }
+        // Parallel and on one kept connection.
+        c.sh("curl -sS -m20 --parallel -o /dev/null http://198.51.100.10/[1-20]?x http://198.51.100.10/big || [ $? = 22 ]");
+        let who_asks = c.run(["curl", "-sS", "-m10", "http://198.51.100.10/who"]);
+        assert!(who_asks.starts_with("192.0.2.1 "), "the host's own address: {who_asks}");
+    }
+}
+
+each_user! {
+    /// Every conversation of the lab's peer, with each byte verified, over both families.
+    fn conversations_keep_every_byte_and_half(world, who) {
+        let [tcp, _udp] = server_peers(world);
+        let c = start(world, who, "c", &PLAIN);
+        for to in server_at(9000) {
+            for words in [
+                &["sink", "20000000"][..],
+                &["source", "20000000"],
+                &["source", "8000000", "1500"],
+                &["slow", "8000000"],
+                &["echo", "10000000"],
+                &["sink", "0"],
+                &["source", "1"],
+                &["hold", "3000"],
+            ] {
+                assert_eq!(c.cmd(["lab-peer", "tcp", &to]).args(words).limit(60).run().ok(), "ok\n", "{words:?}");
+            }
+            assert_eq!(c.run(["lab-peer", "tcp", &to, "reset"]), "reset\n");
+            c.run(["lab-peer", "tcp", &to, "abort"]);
+        }
+        let resets = || tcp.stdout().lines().filter(|l| *l == "reset").count();
+        wait_for("the container's resets at the server", Duration::from_secs(5), || (resets() == 2).then_some(()));
+        // What was sent after the server's FIN has arrived.
+        wait_for("late words", Duration::from_secs(5), || {
+            (tcp.stdout().matches("late but not too late").count() == 6).then_some(())
+        });
+    }
+}
+
+each_user! {
+    /// The same the other way, through a published port.
+    fn published_conversations_keep_every_byte_and_half(world, who) {
+        let c = start(world, who, "c", &["-p", "9100:9000"]);
+        let [tcp, _udp] = container_peers(&c);
+        for to in ["192.0.2.1:9100", "[2001:db8:1::1]:9100"] {
+            for words in [
+                &["sink", "20000000"][..],
+                &["source", "20000000"],
+                &["source", "8000000", "1500"],
+                &["slow", "8000000"],
+                &["echo", "10000000"],
+                &["hold", "3000"],
+            ] {
+                let done = world.server().cmd(["lab-peer", "tcp", to]).args(words).limit(60).run();
+                assert_eq!(done.ok(), "ok\n", "{words:?}");
+            }
+            assert_eq!(world.server().run(["lab-peer", "tcp", to, "reset"]), "reset\n");
+            world.server().run(["lab-peer", "tcp", to, "abort"]);
+        }
+        let resets = || tcp.stdout().lines().filter(|l| *l == "reset").count();
+        wait_for("the clients' resets in the container", Duration::from_secs(5), || (resets() == 2).then_some(()));
+    }
+}
+
+each_user! {
+    fn ncat_half_closes_both_ways(world, who) {
+        let c = start(world, who, "c", &["-p", "9200:9200"]);
+        // Outbound: the server answers only when it has seen the end of the request.
+        let _server = world
+            .server()
+            .cmd(["ncat", "-l", "-k", "9201", "-c", "cat > /tmp/request; sleep 1; echo the answer"])
+            .spawn();
+        world.server().wait_tcp(9201);
+        let answer = c.cmd(["ncat", "198.51.100.10", "9201"]).stdin("a request").run().ok();
+        assert_eq!(answer, "the answer\n");
+        assert_eq!(world.read("/tmp/request"), b"a request");
+        // Inbound.
+        let mut server = c.cmd(["ncat", "-v", "-l", "-k", "9200", "-c", "cat > /tmp/request2; sleep 1; echo the other answer"]).spawn();
+        server.wait_for("9200");
+        let answer = world.server().cmd(["ncat", "192.0.2.1", "9200"]).stdin("another").run().ok();
+        assert_eq!(answer, "the other answer\n");
+        assert_eq!(world.read("/tmp/request2"), b"another");
+        // The other half first: the server ends its half at once and goes on listening.
+        let _server = world.server().socat("TCP4-LISTEN:9202,fork,reuseaddr", "EXEC:'bash -c \"exec >&-; cat > /tmp/late\"'");
+        c.cmd(["sh", "-c", "(sleep 1; echo after the end) | socat -t5 - TCP4:198.51.100.10:9202"]).run().ok();
+        wait_for("what came after the FIN", Duration::from_secs(5), || {
+            std::fs::read(world.path("/tmp/late")).is_ok_and(|b| b == b"after the end\n").then_some(())
+        });
+    }
+}
+
+each_user! {
+    /// Refusal is a reset, unreachable the ICMP error, both at once; silence stays silence and holds nobody up.
+    fn failures_are_what_they_were(world, who) {
+        let [_tcp, _udp] = server_peers(world);
+        let c = start(world, who, "c", &PLAIN);
+        for to in server_at(9) {
+            let done = c.cmd(["lab-peer", "tcp", &to, "who"]).run();
+            assert!(done.fails().contains("refused") && done.took < Duration::from_secs(2), "{done}");
+        }
+        for to in ["198.18.1.1:80", "[2001:db8:f1::1]:80"] {
+            let done = c.cmd(["lab-peer", "tcp", to, "who"]).run();
+            let why = done.fails();
+            assert!(why.contains("No route to host") || why.contains("unreachable"), "{done}");
+            assert!(done.took < Duration::from_secs(3), "{done}");
+        }
+        let mut silent = c.cmd(["lab-peer", "tcp", "198.18.3.1:80", "who"]).spawn();
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(c.run(["lab-peer", "tcp", "198.51.100.10:9000", "who"]).starts_with("192.0.2.1:"));
+        assert_eq!(silent.poll(), None, "silence is not an error");
+        let flows = c.pontoon(["conntrack", "ls", "--json"]).run().json();
+        assert!(flows.to_string().contains("198.18.3.1"), "{flows}");
+    }
+}
+
+each_user! {
+    /// One source port to several servers at once, and again to the same one after it was closed.
+    fn source_ports_are_used_again(world, who) {
+        let _nginx = world.server().nginx(80);
+        let c = start(world, who, "c", &PLAIN);
+        for _ in 0..3 {
+            for n in 10..14 {
+                c.run(["curl", "-sS", "-m10", "--local-port", "5555", &format!("http://198.51.100.{n}/")]);
+            }
+            // The container's own TIME_WAIT would stand in the way of the same four numbers.
+            c.sh("ss -K sport = 5555 >/dev/null 2>&1 || true; sysctl -qw net.ipv4.tcp_tw_reuse=1 2>/dev/null || true; sleep 1.1");
+        }
+    }
+}
+
+each_user! {
+    /// A thousand short connections from ten threads; afterwards no flow is left but those that wait to be forgotten.
+    fn many_connections_leave_no_state(world, who) {
+        let [_tcp, _udp] = server_peers(world);
+        let c = start(world, who, "c", &PLAIN);
+        c.cmd(["lab-peer", "tcp-load", "1000", "10", "3000", "198.51.100.10:9000", "[2001:db8:2::10]:9000"]).limit(60).run().ok();
+        wait_for("no open flow", Duration::from_secs(10), || {
+            let flows = c.pontoon(["conntrack", "ls", "--json"]).run().json();
+            let open = flows.as_array().expect("a list").iter().filter(|f| f["state"] == "established").count();
+            (open == 0).then_some(())
+        });
+    }
+}
+
+each_user! {
+    /// The path to `far` has an MTU of 1380: TCP finds out by itself, both ways.
+    fn a_small_link_on_the_way_is_found_out(world, who) {
+        let _nginx = world.far().nginx(80);
+        let _peer = crate::peers(world.far(), &["203.0.113.10:9000"]);
+        let c = start(world, who, "c", &PLAIN);
+        for host in ["203.0.113.10", "[2001:db8:3::10]"] {
+            assert_eq!(c.sh(&format!("curl -sS -m20 http://{host}/big | wc -c")).trim(), "8388608");
+            assert_eq!(c.run(["lab-peer", "tcp", &format!("{host}:9000"), "sink", "5000000"]), "ok\n");
+        }
+    }
+}
