@@ -32,6 +32,9 @@ pub(crate) struct NetworkInfo {
     pub(crate) gateway_mac: MacAddr,
     /// MTU of its ports, in bytes.
     pub(crate) mtu: u32,
+    /// Domains to search for names without a dot.
+    #[serde(default)]
+    pub(crate) search: Vec<String>,
     /// When it started, in Unix seconds.
     pub(crate) since: u64,
     /// The front's process.

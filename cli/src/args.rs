@@ -15,6 +15,8 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use pontoon_nat::publish::{PublishSpec, Transport};
 use pontoon_switch::MacAddr;
 
+use crate::ipam;
+
 #[cfg(test)]
 mod tests;
 
@@ -136,7 +138,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "CIDR", value_parser = parse_subnet, help_heading = "Network", conflicts_with = "network")]
     pub(crate) subnet: Option<Ipv4Net>,
 
-    /// The gateway's IPv4 address [default: the first of the range]
+    /// The gateway's IPv4 address [default: number 2 of the range]
     #[arg(
         long,
         value_name = "ADDR",
@@ -689,9 +691,11 @@ impl RunArgs {
 
     /// The private network's IPv4 gateway.
     pub(crate) fn gateway(&self) -> Ipv4Addr {
-        // A range that can be given as --subnet has two hosts at least.
         self.gateway
-            .unwrap_or_else(|| self.subnet().hosts().next().expect("/30 or wider"))
+            .unwrap_or_else(|| match ipam::default_gateway(self.subnet().into()) {
+                IpAddr::V4(address) => address,
+                IpAddr::V6(_) => unreachable!("the subnet is of IPv4"),
+            })
     }
 
     /// IPv6 range of the private network, `None` without IPv6.
@@ -702,11 +706,12 @@ impl RunArgs {
         })
     }
 
-    /// The private network's IPv6 gateway: the first address after the routers' anycast address (RFC 4291, section
-    /// 2.6.1); `None` without IPv6.
+    /// The private network's IPv6 gateway; `None` without IPv6.
     pub(crate) fn gateway6(&self) -> Option<Ipv6Addr> {
-        self.subnet6()
-            .map(|net| Ipv6Addr::from_bits(net.network().to_bits() + 1))
+        self.subnet6().map(|net| match ipam::default_gateway(net.into()) {
+            IpAddr::V6(address) => address,
+            IpAddr::V4(_) => unreachable!("the subnet is of IPv6"),
+        })
     }
 
     /// What to publish: `-p`, and with `-P` the exposed ports that `-p` does not name already.

@@ -8,4 +8,5 @@ pub(crate) mod network;
 pub(crate) mod port;
 pub(crate) mod ps;
 pub(crate) mod publish;
+pub(crate) mod run;
 pub(crate) mod stats;

@@ -215,6 +215,37 @@ pub(crate) fn remove_if_stale(dir: &Path, path: &Path) -> Result<(), ControlErro
     Ok(())
 }
 
+/// The log of a network's front and packet process in `dir`. It goes when the network does.
+pub(crate) fn log_path(dir: &Path, network: &str) -> PathBuf {
+    dir.join(format!("{network}.log"))
+}
+
+/// Removes the socket at `path` of a front that is ending, with its log, unless another front has taken its place.
+pub(crate) fn remove(dir: &Path, network: &str, listener: UnixListener) {
+    let Ok(path) = socket_path(dir, network) else {
+        return;
+    };
+    let Ok(_lock) = lock(dir) else { return };
+    drop(listener);
+    if is_stale(&path) {
+        // Whoever was quicker has done what is to be done.
+        let _ = fs::remove_file(&path);
+        let _ = fs::remove_file(log_path(dir, network));
+    }
+}
+
+/// Removes what killed fronts have left in `dir`: sockets that nobody listens on, and the logs beside them. What cannot
+/// be removed now is tried again by whoever comes next.
+pub(crate) fn sweep(dir: &Path) {
+    let (Ok(found), Ok(_lock)) = (sockets(dir), lock(dir)) else {
+        return;
+    };
+    for (network, path) in found.into_iter().filter(|(_, path)| is_stale(path)) {
+        let _ = fs::remove_file(path);
+        let _ = fs::remove_file(log_path(dir, &network));
+    }
+}
+
 fn is_stale(path: &Path) -> bool {
     matches!(UnixStream::connect(path), Err(e) if e.kind() == io::ErrorKind::ConnectionRefused)
 }
@@ -326,6 +357,22 @@ mod tests {
             socket_path(Path::new("/run/pontoon"), "web").unwrap(),
             Path::new("/run/pontoon/web.sock")
         );
+    }
+
+    #[test]
+    fn what_killed_fronts_left_is_swept() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path();
+        let (live, live_path) = listen(dir, "live").unwrap();
+        let (dead, dead_path) = listen(dir, "dead").unwrap();
+        drop(dead);
+        fs::write(log_path(dir, "dead"), "x").unwrap();
+        fs::write(log_path(dir, "live"), "x").unwrap();
+        sweep(dir);
+        assert!(live_path.exists() && log_path(dir, "live").exists());
+        assert!(!dead_path.exists() && !log_path(dir, "dead").exists());
+        remove(dir, "live", live);
+        assert!(!live_path.exists() && !log_path(dir, "live").exists());
     }
 
     #[test]

@@ -1,37 +1,72 @@
 //! `pontoon`: rootless container networking.
 #![forbid(unsafe_code)]
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use clap::Parser as _;
 
 use args::Command;
 
 mod api;
 mod args;
+mod attach;
+mod capture;
 mod client;
 mod commands;
 mod control;
+mod fdsock;
+mod front;
 mod http;
 mod idmap;
+mod init;
+mod ipam;
+mod netlink;
 mod output;
+mod packet;
 mod peer;
+mod resolv;
 mod routes;
 
 fn main() -> ExitCode {
-    match dispatch(&args::Cli::parse().command) {
-        Ok(code) => code,
+    log();
+    let mut arguments = std::env::args_os().skip(1);
+    // The program's own processes are not in the command line that people read.
+    let result = match arguments.next().as_ref().and_then(|a| a.to_str()) {
+        Some("__front") => helper(front::main),
+        Some("__packet") => helper(packet::main),
+        Some("__attach") => helper(attach::main),
+        Some("__init") => init(arguments.collect()),
+        Some(_) | None => return dispatch(&args::Cli::parse().command),
+    };
+    match result {
+        Ok(code) => code.into(),
         Err(e) => {
             eprintln!("pontoon: {e:#}");
-            ExitCode::FAILURE
+            ExitCode::from(init::OURS)
         }
     }
 }
 
-fn dispatch(command: &Command) -> Result<ExitCode> {
+fn dispatch(command: &Command) -> ExitCode {
+    let (result, failure) = match command {
+        Command::Run(args) => (
+            commands::run::run(args).map(ExitCode::from),
+            ExitCode::from(init::OURS),
+        ),
+        other => (ask(other), ExitCode::FAILURE),
+    };
+    result.unwrap_or_else(|e| {
+        eprintln!("pontoon: {e:#}");
+        failure
+    })
+}
+
+/// The commands that ask running networks, and `doctor`.
+fn ask(command: &Command) -> Result<ExitCode> {
     match command {
-        Command::Run(run) => run.check(),
+        Command::Run(_) => unreachable!("it is not asked"),
         Command::Ps(args) => commands::ps::ps(args),
         Command::Network(command) => return commands::network::network(command),
         Command::Publish(args) => commands::publish::publish(args),
@@ -44,4 +79,34 @@ fn dispatch(command: &Command) -> Result<ExitCode> {
         Command::Trial { fd, tap } => commands::doctor::trial::main(*fd, *tap),
     }
     .map(|()| ExitCode::SUCCESS)
+}
+
+/// A process of ours in the background. Whoever started it may have blocked signals, as `run` does.
+fn helper(main: fn() -> Result<()>) -> Result<u8> {
+    pontoon_switch::sys::process::unblock_signals()?;
+    main().map(|()| 0)
+}
+
+fn init(arguments: Vec<OsString>) -> Result<u8> {
+    let [stage, socket, _, command @ ..] = arguments.as_slice() else {
+        bail!("__init is started by pontoon itself");
+    };
+    let socket = socket
+        .to_str()
+        .and_then(|n| n.parse().ok())
+        .context("__init is started by pontoon itself")?;
+    init::main(&stage.to_string_lossy(), socket, command)
+}
+
+/// Warnings on standard error, or what `PONTOON_LOG` asks for (`debug`, `pontoon_nat=trace`, …).
+fn log() {
+    let filter = tracing_subscriber::EnvFilter::builder()
+        .with_env_var("PONTOON_LOG")
+        .with_default_directive(tracing::level_filters::LevelFilter::WARN.into())
+        .from_env_lossy();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .init();
 }

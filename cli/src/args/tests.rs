@@ -117,7 +117,7 @@ fn the_whole_of_run() {
     let published: Vec<String> = args.publish_specs().iter().map(ToString::to_string).collect();
     assert_eq!(published, ["80/tcp", "[::1]:53:53/udp", "81/tcp"]);
     assert_eq!(args.gateway(), Ipv4Addr::new(10, 9, 0, 254));
-    assert_eq!(args.gateway6(), Some("fd01::1".parse().unwrap()));
+    assert_eq!(args.gateway6(), Some("fd01::2".parse().unwrap()));
     assert_eq!(
         args.add_host[1],
         AddHost {
@@ -141,8 +141,8 @@ fn defaults() {
         (1500, 262_144, 65_536)
     );
     assert_eq!(args.subnet().to_string(), DEFAULT_SUBNET);
-    assert_eq!(args.gateway().to_string(), "10.0.2.1");
-    assert_eq!(args.gateway6().unwrap().to_string(), "fd00::1");
+    assert_eq!(args.gateway().to_string(), "10.0.2.2");
+    assert_eq!(args.gateway6().unwrap().to_string(), "fd00::2");
     // A lower bound for all lowers the bound for each.
     let args = run(&["run", "--max-flows", "100"]);
     args.check().unwrap();
@@ -174,10 +174,10 @@ fn refusals_say_what_on_what_and_what_to_do() {
         (&["run", "--subnet6", "fd00::1/64"], "the range is fd00::/64"),
         (&["run", "--ip", "10.0.3.7"], "not in 10.0.2.0/24"),
         (&["run", "--ip", "10.0.2.255"], "the first or the last"),
-        (&["run", "--ip", "10.0.2.1"], "the gateway's"),
+        (&["run", "--ip", "10.0.2.2"], "the gateway's"),
         (&["run", "--gateway", "10.0.3.1"], "not in 10.0.2.0/24"),
         (&["run", "--ip6", "fd01::7"], "not in fd00::/64"),
-        (&["run", "--ip6", "fd00::1"], "the gateway's"),
+        (&["run", "--ip6", "fd00::2"], "the gateway's"),
         (&["run", "--ip6", "fd00::"], "anycast"),
         (&["run", "--ip6", "fd00::7", "--mtu", "1000"], "raise --mtu 1000"),
         (&["run", "--ip6", "fd00::7", "--no-ipv6"], "cannot be used with"),

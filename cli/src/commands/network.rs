@@ -132,6 +132,7 @@ impl Inspected {
             subnets,
             gateway_mac,
             mtu,
+            search: _,
             since,
             front_pid,
             packet_pid,

@@ -99,6 +99,29 @@ pub fn spawn_held(
     }
 }
 
+/// Lets every signal through to `command`'s program. A blocked one would stay blocked there, and few programs look.
+pub fn unblock_signals_in(command: &mut std::process::Command) -> &mut std::process::Command {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: between fork and exec the closure calls sigemptyset and pthread_sigmask, which are async-signal-safe, on a
+    // set of its own.
+    unsafe { command.pre_exec(unblock_signals) }
+}
+
+/// Lets every signal through to this thread.
+pub fn unblock_signals() -> io::Result<()> {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigemptyset initialises the set, which lives past both calls; the old mask is not asked for.
+    let error = unsafe {
+        check(libc::sigemptyset(set.as_mut_ptr()))?;
+        libc::pthread_sigmask(libc::SIG_SETMASK, set.as_ptr(), ptr::null_mut())
+    };
+    if error == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::from_raw_os_error(error))
+    }
+}
+
 /// A signal as it was read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Received {
@@ -190,6 +213,16 @@ mod tests {
         drop(child);
         let (_, status) = waitpid(Some(pid), WaitOptions::empty()).expect("wait").expect("ended");
         assert_eq!(status.exit_status(), Some(127));
+    }
+
+    #[test]
+    fn a_blocked_signal_is_blocked_no_more_in_a_command() {
+        let _signals = Signals::take(&[libc::SIGUSR1]).expect("signalfd");
+        let mut shell = std::process::Command::new("/bin/sh");
+        shell.args(["-c", "kill -USR1 $$; exit 3"]);
+        assert_eq!(shell.status().expect("sh").code(), Some(3), "the mask was not inherited");
+        let status = unblock_signals_in(&mut shell).status().expect("sh");
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(libc::SIGUSR1));
     }
 
     #[test]

@@ -11,6 +11,7 @@ fn shop() -> NetworkInfo {
         subnets: vec![subnet("10.0.2.0/24", "10.0.2.1"), subnet("fd00::/64", "fd00::1")],
         gateway_mac: pontoon_switch::MacAddr([2, 0, 0, 0, 0, 1]),
         mtu: 1500,
+        search: Vec::new(),
         since: 1_795_248_000,
         front_pid: 4711,
         packet_pid: 4712,

@@ -1,0 +1,170 @@
+//! The attach helper: a process of its own that enters a container's user and network namespaces, makes and configures
+//! the interface there, passes its descriptor back and ends.
+//!
+//! It is told what to do over its standard input, a `SOCK_SEQPACKET`: one [`Request`] with the pidfd of a process in
+//! the container; it answers with one [`Answer`] and the TAP.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use ipnet::IpNet;
+use pontoon_switch::MacAddr;
+use pontoon_switch::sys::tun;
+use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
+use serde::{Deserialize, Serialize};
+
+use crate::fdsock::FdSocket;
+use crate::netlink::Netlink;
+
+/// Name of the interface inside.
+pub(crate) const INTERFACE: &str = "eth0";
+
+/// How long the helper may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The interface wanted.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Request {
+    /// MAC address.
+    pub(crate) mac: MacAddr,
+    /// MTU in bytes.
+    pub(crate) mtu: u32,
+    /// Addresses with their prefixes.
+    pub(crate) addresses: Vec<IpNet>,
+    /// Default routes.
+    pub(crate) gateways: Vec<IpAddr>,
+}
+
+/// How it went: nothing, or what failed.
+type Answer = Result<(), String>;
+
+/// Starts a helper for the container that `pidfd` is a process of; gives the TAP.
+pub(crate) fn attach(pidfd: &OwnedFd, request: &Request) -> Result<OwnedFd> {
+    let (mut ours, theirs) = FdSocket::pair().context("cannot make a socket pair for the attach helper")?;
+    ours.set_timeout(Some(PATIENCE))?;
+    let mut child = Command::new("/proc/self/exe")
+        .arg("__attach")
+        .stdin(theirs)
+        .stdout(Stdio::null())
+        .spawn()
+        .context("cannot start the attach helper")?;
+    let answer = ours
+        .send(request, &[pidfd.as_fd()])
+        .and_then(|()| ours.recv::<Answer>())
+        .context("the attach helper does not answer");
+    if answer.is_err() {
+        // It hangs or is dead: either way it is to be gone before we are.
+        let _ = child.kill();
+    }
+    child.wait().context("cannot wait for the attach helper")?;
+    match answer? {
+        Some((Ok(()), mut fds)) if fds.len() == 1 => Ok(fds.remove(0)),
+        Some((Ok(()), _)) => bail!("the attach helper sent no interface"),
+        Some((Err(why), _)) => bail!(why),
+        None => bail!("the attach helper died"),
+    }
+}
+
+/// The helper's main function.
+pub(crate) fn main() -> Result<()> {
+    let mut socket = FdSocket::from_stdin().context("the attach helper is started by pontoon itself")?;
+    let Some((request, fds)) = socket.recv::<Request>()? else {
+        return Ok(());
+    };
+    let [pidfd] = fds.as_slice() else {
+        bail!("one pidfd expected")
+    };
+    match make(pidfd, &request) {
+        Ok(tap) => socket.send(&Answer::Ok(()), &[tap.as_fd()])?,
+        Err(e) => socket.send(&Answer::Err(format!("{e:#}")), &[])?,
+    }
+    Ok(())
+}
+
+fn make(pidfd: &OwnedFd, request: &Request) -> Result<OwnedFd> {
+    // Opened by us, with our own rights to the host's device, before anything of the container is entered.
+    if let Err(e) = rustix::fs::access(
+        "/dev/net/tun",
+        rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK,
+    ) {
+        let hint = match e {
+            rustix::io::Errno::NOENT => "load the kernel's module: modprobe tun",
+            _ => "it must be readable and writable: chmod 666 /dev/net/tun",
+        };
+        bail!("cannot open /dev/net/tun: {e}; {hint}");
+    }
+    move_into_thread_name_spaces(
+        pidfd.as_fd(),
+        ThreadNameSpaceType::USER | ThreadNameSpaceType::NETWORK,
+    )
+    .context("cannot enter the container's user and network namespaces")?;
+    let tap = tun::open_tap(INTERFACE)
+        .map_err(|e| match e.raw_os_error() {
+            Some(code) if code == rustix::io::Errno::BUSY.raw_os_error() => {
+                anyhow::anyhow!("the container has an interface {INTERFACE} already")
+            }
+            _ => e.into(),
+        })
+        .with_context(|| format!("cannot make the interface {INTERFACE} in the container"))?;
+    let mut netlink = Netlink::open().context("cannot open a netlink socket in the container")?;
+    configure(&mut netlink, request)?;
+    Ok(tap)
+}
+
+fn configure(netlink: &mut Netlink, request: &Request) -> Result<()> {
+    let lo = netlink
+        .link_index("lo")
+        .context("the container has no loopback")?;
+    netlink
+        .set_up(lo)
+        .context("cannot bring the container's loopback up")?;
+    let index = netlink.link_index(INTERFACE).context("the interface is gone")?;
+    netlink
+        .set_link(index, request.mac, request.mtu)
+        .with_context(|| {
+            format!(
+                "cannot set MAC address {} and MTU {} of {INTERFACE}",
+                request.mac, request.mtu
+            )
+        })?;
+    let with_ipv6 = request.addresses.iter().any(|a| matches!(a, IpNet::V6(_)));
+    if with_ipv6 {
+        // Addresses and routes are ours to set; a container that wants them by router advertisement turns this on.
+        // Without duplicate address detection the link-local address, too, works at once.
+        for (name, value) in [("disable_ipv6", "0"), ("accept_ra", "0"), ("accept_dad", "0")] {
+            sysctl(name, value)?;
+        }
+    }
+    netlink
+        .set_up(index)
+        .with_context(|| format!("cannot bring {INTERFACE} up"))?;
+    for &address in &request.addresses {
+        netlink
+            .add_address(index, address)
+            .with_context(|| format!("cannot give {INTERFACE} the address {address}"))?;
+    }
+    for &gateway in &request.gateways {
+        netlink
+            .add_default_route(index, gateway)
+            .with_context(|| format!("cannot add the default route through {gateway}"))?;
+    }
+    Ok(())
+}
+
+/// Sets an IPv6 setting of the interface: `/proc/sys/net` shows the network namespace of whoever looks.
+fn sysctl(name: &str, value: &str) -> Result<()> {
+    let path = format!("/proc/sys/net/ipv6/conf/{INTERFACE}/{name}");
+    match std::fs::write(&path, value) {
+        Ok(()) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => bail!("the kernel has no IPv6: run with --no-ipv6"),
+        // Where /proc/sys is read-only (inside another container) the defaults have to do.
+        Err(e) => {
+            tracing::warn!("cannot set {path} to {value}: {e}");
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! `pontoon run`: a command in a network namespace of its own, in the foreground.
+//!
+//! It starts the network's front, unless it joins one that is running, makes the container ([`crate::init`]), has the
+//! front attach it, and then does no more than pass signals on and wait. Everything it has started is bound to its life:
+//! the container by its socket, the front by the container.
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal};
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, anyhow, bail};
+use pontoon_nat::config::Outbound;
+use pontoon_switch::sys::process::{Received, Signals};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, Signal, WaitOptions};
+
+use crate::api::{AttachRequest, ContainerInfo, NetworkInfo};
+use crate::args::{self, RunArgs};
+use crate::client::Endpoint;
+use crate::control;
+use crate::fdsock::FdSocket;
+use crate::front::{self, Plan, Started};
+use crate::init::{self, FORWARDED_AND_CHILD, FromInit, Identity, Terminal, ToInit};
+use crate::routes::Call;
+
+/// Runs the command; gives the exit status.
+///
+/// # Errors
+/// Whatever kept it from being run. What was made until then is gone again.
+pub(crate) fn run(args: &RunArgs) -> Result<u8> {
+    args.check()?;
+    let command = command(args)?;
+    let signals = Signals::take(&FORWARDED_AND_CHILD).context("cannot take over signals")?;
+    let directory = control::create_control_dir()?;
+    control::sweep(&directory);
+    let name = args.name.clone().unwrap_or_else(made_up_name);
+    let capture = args
+        .capture
+        .clone()
+        .map(std::path::absolute)
+        .transpose()
+        .context("cannot tell where --capture is")?;
+    let network = args.network.clone().unwrap_or_else(|| name.clone());
+    let front = match &args.network {
+        Some(_) => None,
+        None => Some(front::start(&plan(args, &name, directory.clone())?)?),
+    };
+    let endpoint = Endpoint::named(&network)?;
+    // Asked before anything is made, so that a network which is not there leaves nothing behind.
+    let info: Vec<NetworkInfo> = endpoint.ask(&Call::Networks)?;
+    let info = info
+        .into_iter()
+        .next()
+        .with_context(|| format!("network {network} says nothing of itself"))?;
+    let mut container = Container::make(directory.clone(), &command)?;
+    let request = AttachRequest {
+        pid: container.first()?,
+        name: Some(name.clone()),
+        ip: args.ip.map(IpAddr::V4),
+        ip6: args.ip6.map(IpAddr::V6),
+        mac: args.mac_address,
+        publish: args.publish_specs(),
+        add_hosts: args.add_host.iter().map(|h| (h.name.clone(), h.ip)).collect(),
+        capture,
+    };
+    let attached: ContainerInfo = endpoint.ask(&Call::Attach(Box::new(request)))?;
+    let terminal = terminal();
+    container.tell(&ToInit::Go(Box::new(identity(args, &info, &attached, terminal))))?;
+    let code = Foreground {
+        container: &mut container,
+        signals: &signals,
+        terminal,
+        front,
+    }
+    .wait();
+    container.end();
+    // So that its ports and its name are free when we return. If it is gone, they are.
+    let _ = endpoint.ask::<()>(&Call::Detach {
+        container: attached.name,
+    });
+    control::sweep(&directory);
+    code
+}
+
+fn command(args: &RunArgs) -> Result<Vec<OsString>> {
+    if !args.command.is_empty() {
+        return Ok(args.command.clone());
+    }
+    match std::env::var_os("SHELL") {
+        Some(shell) if !shell.is_empty() => Ok(vec![shell]),
+        Some(_) | None => bail!("no command is given and $SHELL is not set: name the command to run"),
+    }
+}
+
+/// Eight hexadecimal digits after a word that says whose it is.
+fn made_up_name() -> String {
+    let mut bytes = [0u8; 4];
+    // Names need to differ, not to be secret: the process id does where there is no randomness.
+    if rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::NONBLOCK).is_err() {
+        bytes = std::process::id().to_be_bytes();
+    }
+    format!("box-{:08x}", u32::from_be_bytes(bytes))
+}
+
+fn plan(args: &RunArgs, name: &str, directory: PathBuf) -> Result<Plan> {
+    let mut outbound = Outbound::default();
+    for o in &args.outbound {
+        match o {
+            args::Outbound::Address(IpAddr::V4(a)) => outbound.address4 = Some(*a),
+            args::Outbound::Address(IpAddr::V6(a)) => outbound.address6 = Some(*a),
+            args::Outbound::Interface(name) => outbound.interface = Some(name.clone()),
+        }
+    }
+    Ok(Plan {
+        name: name.to_owned(),
+        directory,
+        subnet4: args.subnet(),
+        gateway4: Some(args.gateway()),
+        subnet6: args.subnet6(),
+        gateway6: args.gateway6(),
+        mtu: u16::try_from(args.mtu).context("--mtu is at most 65520")?,
+        dns: args.dns.clone(),
+        search: args.dns_search.clone(),
+        host_loopback: args.host_loopback,
+        outbound,
+        max_flows: args.max_flows,
+        max_flows_per_container: args.flows_per_container(),
+    })
+}
+
+fn identity(args: &RunArgs, network: &NetworkInfo, attached: &ContainerInfo, terminal: Terminal) -> Identity {
+    let search = if args.dns_search.is_empty() {
+        &network.search
+    } else {
+        &args.dns_search
+    };
+    Identity {
+        hostname: args.hostname.clone().unwrap_or_else(|| attached.name.clone()),
+        addresses: attached.addresses.clone(),
+        servers: network.subnets.iter().map(|s| s.gateway).collect(),
+        search: search.clone(),
+        hosts: args.add_host.iter().map(|h| (h.name.clone(), h.ip)).collect(),
+        terminal,
+    }
+}
+
+/// How we stand to the terminal, and so the command.
+fn terminal() -> Terminal {
+    if std::fs::File::open("/dev/tty").is_err() {
+        return Terminal::None;
+    }
+    let all_terminals = io::stdin().is_terminal() && io::stdout().is_terminal() && io::stderr().is_terminal();
+    if all_terminals && in_foreground() {
+        Terminal::Own
+    } else {
+        Terminal::Shared
+    }
+}
+
+fn in_foreground() -> bool {
+    rustix::termios::tcgetpgrp(io::stdin()).is_ok_and(|group| group == rustix::process::getpgrp())
+}
+
+/// The container's processes. Dropping it ends them.
+struct Container {
+    outer: Pid,
+    socket: Option<FdSocket>,
+    first: Option<Pid>,
+    reaped: Option<u8>,
+}
+
+impl Container {
+    fn make(control: PathBuf, command: &[OsString]) -> Result<Self> {
+        let (outer, socket) = init::start(control, command)?;
+        let mut this = Self {
+            outer,
+            socket: Some(socket),
+            first: None,
+            reaped: None,
+        };
+        loop {
+            match this.hear()? {
+                Some(FromInit::Made(pid)) => this.first = Pid::from_raw(pid),
+                Some(FromInit::Ready) => return Ok(this),
+                Some(FromInit::Failed(why)) => bail!("cannot make the container: {why}"),
+                Some(FromInit::Stopped | FromInit::Ended(_)) | None => {
+                    bail!("cannot make the container: its first process ended")
+                }
+            }
+        }
+    }
+
+    /// The container's process 1, by its id here.
+    fn first(&self) -> Result<u32> {
+        let pid = self.first.context("the container has no process")?;
+        Ok(pid.as_raw_nonzero().get().cast_unsigned())
+    }
+
+    fn socket(&mut self) -> Result<&mut FdSocket> {
+        self.socket.as_mut().context("the container has ended")
+    }
+
+    fn hear(&mut self) -> Result<Option<FromInit>> {
+        let heard = self
+            .socket()?
+            .recv()
+            .context("cannot hear the container's first process")?;
+        Ok(heard.map(|(message, _)| message))
+    }
+
+    fn tell(&mut self, message: &ToInit) -> Result<()> {
+        self.socket()?
+            .send(message, &[])
+            .context("the container's first process died")
+    }
+
+    /// Reaps whatever has ended; the exit status of the container once it has.
+    fn reap(&mut self) -> Option<u8> {
+        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+            if pid == self.outer {
+                self.reaped = Some(init::code(status));
+            }
+        }
+        self.reaped
+    }
+
+    /// Ends the container if it has not, and waits until its last process is gone.
+    fn end(&mut self) {
+        self.socket = None;
+        if self.reaped.is_none()
+            && let Ok(Some((_, status))) = rustix::process::waitpid(Some(self.outer), WaitOptions::empty())
+        {
+            self.reaped = Some(init::code(status));
+        }
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// The waiting.
+struct Foreground<'a> {
+    container: &'a mut Container,
+    signals: &'a Signals,
+    terminal: Terminal,
+    front: Option<Started>,
+}
+
+impl Foreground<'_> {
+    fn wait(mut self) -> Result<u8> {
+        let code = self.watch();
+        if self.terminal == Terminal::Own {
+            // The command, or a shell's last job, had the terminal; the signal for touching it from the background is
+            // blocked.
+            let _ = rustix::termios::tcsetpgrp(io::stdin(), rustix::process::getpgrp());
+        }
+        code
+    }
+
+    fn watch(&mut self) -> Result<u8> {
+        let mut ended = None;
+        let mut line: Option<OwnedFd> = match &self.front {
+            Some(front) => Some(front.as_fd().try_clone_to_owned()?),
+            None => None,
+        };
+        let mut listening = true;
+        loop {
+            if let Some(status) = self.container.reap() {
+                return Ok(ended.unwrap_or(status));
+            }
+            let socket = self.container.socket()?.try_clone()?;
+            let mut fds = vec![
+                PollFd::new(self.signals, PollFlags::IN),
+                // Asked for nothing, a closed socket would be reported all the same: so it is not asked at all.
+                if listening {
+                    PollFd::new(&socket, PollFlags::IN)
+                } else {
+                    PollFd::new(self.signals, PollFlags::IN)
+                },
+            ];
+            fds.extend(line.iter().map(|l| PollFd::new(l, PollFlags::IN)));
+            match poll(&mut fds, None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(e).context("cannot wait for the container"),
+            }
+            let ready: Vec<bool> = fds.iter().map(|f| !f.revents().is_empty()).collect();
+            drop(fds);
+            while let Some(signal) = self.signals.next()? {
+                self.signal(signal);
+            }
+            if listening && ready[1] {
+                match self.container.hear() {
+                    Ok(Some(FromInit::Ended(code))) => ended = Some(code),
+                    Ok(Some(FromInit::Stopped)) => stop_ourselves(),
+                    Ok(Some(FromInit::Failed(why))) => return Err(anyhow!(why)),
+                    Ok(Some(FromInit::Made(_) | FromInit::Ready)) => {}
+                    // Its end follows.
+                    Ok(None) | Err(_) => listening = false,
+                }
+            }
+            if ready.get(2) == Some(&true) {
+                // The front has closed its side before the container ended: it is dead.
+                if ended.is_none() && self.container.reap().is_none() {
+                    eprintln!("pontoon: the container's network has ended; see `pontoon network ls`");
+                }
+                line = None;
+            }
+        }
+    }
+
+    fn signal(&mut self, signal: Received) {
+        let number = signal.number;
+        if number == Signal::CHILD.as_raw() {
+            return;
+        }
+        if number == Signal::CONT.as_raw() {
+            return self.resume();
+        }
+        let from_terminal = signal.by_kernel;
+        if from_terminal && self.terminal == Terminal::Shared {
+            // It has reached the command as well. Being stopped is ours to do: the signal is blocked.
+            if number == Signal::TSTP.as_raw() {
+                stop_ourselves();
+            }
+            return;
+        }
+        // If it has ended, there is nobody to tell.
+        let _ = self.container.tell(&ToInit::Signal(number));
+    }
+
+    /// A shell has continued us: the command goes on too, in the foreground if that is where we are.
+    fn resume(&self) {
+        let Some(first) = self.container.first else { return };
+        match self.terminal {
+            Terminal::Own => {
+                if in_foreground() {
+                    let _ = rustix::termios::tcsetpgrp(io::stdin(), first);
+                }
+                let _ = rustix::process::kill_process_group(first, Signal::CONT);
+            }
+            // The shell continues the whole process group.
+            Terminal::Shared => {}
+            Terminal::None => {
+                let _ = rustix::process::kill_process_group(first, Signal::CONT);
+            }
+        }
+    }
+}
+
+/// Stops this process, as a shell expects of a job that was stopped. SIGSTOP cannot be blocked.
+fn stop_ourselves() {
+    let _ = rustix::process::kill_process(rustix::process::getpid(), Signal::STOP);
+}

@@ -1,0 +1,432 @@
+//! The container's own processes: an outer one that hides what must stay hidden, and an inner one, its process 1.
+//!
+//! ```text
+//! pontoon run ── __init outer ── __init inner ── the command
+//!  host           user 1          user 2, mounts, network, UTS, PID, IPC
+//!                 mounts 1
+//! ```
+//!
+//! The outer process covers the control directory and the host's resolv.conf, hosts and hostname. Mounts that a mount
+//! namespace inherits from one of a more privileged user namespace are locked (`mount_namespaces(7)`): root in the
+//! container, being root of user namespace 2, cannot take them away. Process ids are a namespace of their own so that
+//! everything inside ends with process 1.
+//!
+//! `run` and the two share one `SOCK_SEQPACKET`: [`ToInit`] one way, [`FromInit`] the other. When `run`'s end of it closes,
+//! the container ends; a parent-death signal from process to process says the same once more.
+
+use std::ffi::{CString, OsString};
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use pontoon_switch::sys::fd::{self, OnExec};
+use pontoon_switch::sys::process::{self, Namespaces, Signals, spawn_held};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
+use serde::{Deserialize, Serialize};
+
+use crate::fdsock::FdSocket;
+use crate::{idmap, resolv};
+
+/// Exit status for a command that is not there, as shells have it.
+pub(crate) const NOT_FOUND: u8 = 127;
+/// Exit status for a command that cannot be executed.
+pub(crate) const NOT_EXECUTABLE: u8 = 126;
+/// Exit status for a failure of ours.
+pub(crate) const OURS: u8 = 125;
+
+/// How the command stands to the terminal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Terminal {
+    /// There is none: the command is a process group of its own, and all signals come from `run`.
+    None,
+    /// It is shared with others, as in a pipeline: the command stays in `run`'s process group, where the terminal's keys
+    /// reach it directly.
+    Shared,
+    /// It is handed over: the command is the terminal's foreground process group.
+    Own,
+}
+
+/// What `run` tells.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ToInit {
+    /// To the outer process, first.
+    Setup {
+        /// The directory to hide.
+        control: PathBuf,
+        /// `run`'s process id.
+        parent: i32,
+    },
+    /// To process 1, when the network is there.
+    Go(Box<Identity>),
+    /// A signal for the command, by number.
+    Signal(i32),
+}
+
+/// Who the container is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    /// Host name.
+    pub(crate) hostname: String,
+    /// Own addresses.
+    pub(crate) addresses: Vec<IpAddr>,
+    /// Name servers.
+    pub(crate) servers: Vec<IpAddr>,
+    /// Search list.
+    pub(crate) search: Vec<String>,
+    /// Further lines of the hosts file.
+    pub(crate) hosts: Vec<(String, IpAddr)>,
+    /// How the command stands to the terminal.
+    pub(crate) terminal: Terminal,
+}
+
+/// What the container's processes tell `run`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum FromInit {
+    /// Process 1 is there, with this id outside.
+    Made(i32),
+    /// Its namespaces are ready for a network.
+    Ready,
+    /// The command was stopped by a signal.
+    Stopped,
+    /// The command has ended, or could not be started.
+    Ended(u8),
+    /// Something of ours failed.
+    Failed(String),
+}
+
+/// Starts the outer process of a container that will execute `command`; gives its id and our end of the socket.
+pub(crate) fn start(control: PathBuf, command: &[OsString]) -> Result<(Pid, FdSocket)> {
+    let (ours, theirs) = FdSocket::pair().context("cannot make a socket pair")?;
+    let held = spawn_stage("outer", &theirs, command, Namespaces::USER.and(Namespaces::MOUNT)).map_err(|e| {
+        let hint = match e.kind() {
+            io::ErrorKind::PermissionDenied => {
+                "user namespaces are forbidden here: see `pontoon doctor` (kernel.unprivileged_userns_clone, \
+                 kernel.apparmor_restrict_unprivileged_userns)"
+            }
+            _ => "see `pontoon doctor` (user.max_user_namespaces)",
+        };
+        anyhow::anyhow!("cannot make a user namespace: {e}; {hint}")
+    })?;
+    let pid = held.pid();
+    let parent = rustix::process::getpid().as_raw_nonzero().get();
+    let started = idmap::map_from_host(pid)
+        .context("cannot map ids into the container's user namespace")
+        .and_then(|()| Ok(ours.send(&ToInit::Setup { control, parent }, &[])?))
+        .and_then(|()| held.release().context("the container's first process died"));
+    if let Err(e) = started {
+        let _ = rustix::process::waitpid(Some(pid), WaitOptions::empty());
+        return Err(e);
+    }
+    Ok((pid, ours))
+}
+
+/// Makes the next stage of this program in new namespaces. It inherits the socket `theirs` by its number.
+fn spawn_stage(
+    stage: &str,
+    theirs: &OwnedFd,
+    command: &[OsString],
+    namespaces: Namespaces,
+) -> io::Result<pontoon_switch::sys::process::Held> {
+    use std::os::fd::AsRawFd;
+    let c = |s: &[u8]| CString::new(s).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
+    let number = theirs.as_raw_fd().to_string();
+    let mut arguments = Vec::new();
+    for a in ["pontoon", "__init", stage, &number, "--"] {
+        arguments.push(c(a.as_bytes())?);
+    }
+    for a in command {
+        arguments.push(c(a.as_bytes())?);
+    }
+    let mut environment = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        environment.push(c(&[name.as_bytes(), b"=", value.as_bytes()].concat())?);
+    }
+    fd::set_on_exec(theirs.as_fd(), OnExec::Keep)?;
+    let held = spawn_held(namespaces, &c(b"/proc/self/exe")?, &arguments, &environment);
+    fd::set_on_exec(theirs.as_fd(), OnExec::Close)?;
+    held
+}
+
+/// The main function of both stages; `command` is what the inner one executes.
+pub(crate) fn main(stage: &str, socket: i32, command: &[OsString]) -> Result<u8> {
+    let raw = fd::adopt(socket).context("__init is started by pontoon itself")?;
+    let mut socket = FdSocket::new(raw.try_clone()?);
+    let result = match stage {
+        "outer" => outer(&mut socket, raw, command),
+        "inner" => inner(&mut socket, raw, command),
+        other => bail!("no stage {other}"),
+    };
+    if let Err(e) = &result {
+        // If nobody listens any more, nobody needs to know.
+        let _ = socket.send(&FromInit::Failed(format!("{e:#}")), &[]);
+        return Ok(OURS);
+    }
+    result
+}
+
+fn outer(socket: &mut FdSocket, raw: OwnedFd, command: &[OsString]) -> Result<u8> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    let Some((ToInit::Setup { control, parent }, _)) = socket.recv()? else {
+        return Ok(OURS);
+    };
+    // The signal is sent to those whose parent dies after they asked for it.
+    if rustix::process::getppid().map(|p| p.as_raw_nonzero().get()) != Some(parent) {
+        return Ok(OURS);
+    }
+    hide(&control)?;
+    let namespaces = Namespaces::USER
+        .and(Namespaces::MOUNT)
+        .and(Namespaces::NETWORK)
+        .and(Namespaces::UTS)
+        .and(Namespaces::PID)
+        .and(Namespaces::IPC);
+    let held =
+        spawn_stage("inner", &raw, command, namespaces).context("cannot make the container's namespaces")?;
+    let pid = held.pid();
+    let made = idmap::map_identity(pid)
+        .context("cannot map ids into the container's inner user namespace")
+        .and_then(|()| Ok(socket.send(&FromInit::Made(pid.as_raw_nonzero().get()), &[])?))
+        .and_then(|()| held.release().context("the container's process 1 died"));
+    let status = rustix::process::waitpid(Some(pid), WaitOptions::empty())?;
+    made?;
+    Ok(status.map_or(OURS, |(_, s)| code(s)))
+}
+
+/// The exit status that stands for how a process ended: 128 and the signal's number for one that was killed.
+pub(crate) fn code(status: WaitStatus) -> u8 {
+    let number = match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => code,
+        (None, Some(signal)) => 128 + signal,
+        (None, None) => i32::from(OURS),
+    };
+    u8::try_from(number & 0xff).unwrap_or(OURS)
+}
+
+/// Files of the host's `/etc` that the container has its own of.
+const OWN_FILES: [&str; 3] = ["resolv.conf", "hosts", "hostname"];
+
+/// What stands in those files until process 1 writes them; by it they are told from the host's.
+const UNWRITTEN: &[u8] = b"# pontoon: not written yet\n";
+
+fn hide(control: &Path) -> Result<()> {
+    use rustix::mount::{mount, mount_bind, mount_change, unmount};
+    let quiet = MountFlags::NOSUID | MountFlags::NODEV;
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .context("cannot make the mounts private")?;
+    let at = || format!("cannot mount over {}", control.display());
+    // The files live in a file system that is mounted where the mask is about to be, and taken away from there again.
+    mount(
+        "pontoon",
+        control,
+        "tmpfs",
+        quiet | MountFlags::NOEXEC,
+        c"size=1m,mode=0755",
+    )
+    .with_context(at)?;
+    for name in OWN_FILES {
+        let file = control.join(name);
+        std::fs::write(&file, UNWRITTEN).with_context(|| format!("cannot write {}", file.display()))?;
+        let target = Path::new("/etc").join(name);
+        let covered = match mount_bind(&file, &target) {
+            Ok(()) => Ok(()),
+            // Not there, or a link that leads nowhere.
+            Err(rustix::io::Errno::NOENT) => cover_missing(control, &file, &target),
+            Err(e) => Err(e.into()),
+        };
+        match (covered, name) {
+            (Ok(()), _) => {}
+            (Err(e), "resolv.conf") => return Err(e.context(format!("cannot cover {}", target.display()))),
+            (Err(e), _) => tracing::info!("cannot cover {}: {e:#}", target.display()),
+        }
+    }
+    unmount(control, UnmountFlags::DETACH).with_context(at)?;
+    let empty = quiet | MountFlags::NOEXEC | MountFlags::RDONLY;
+    mount("pontoon", control, "tmpfs", empty, c"size=4k,mode=0700").with_context(at)?;
+    // The covers of files count on the first file system, which stays while they do.
+    Ok(())
+}
+
+/// Makes `target` in an overlay of the host's `/etc`, of which the host sees nothing, and covers it.
+fn cover_missing(control: &Path, file: &Path, target: &Path) -> Result<()> {
+    use rustix::mount::{mount, mount_bind};
+    let (upper, work) = (control.join("etc"), control.join("work"));
+    if !upper.exists() {
+        std::fs::create_dir(&upper)?;
+        std::fs::create_dir(&work)?;
+        let options = format!(
+            "lowerdir=/etc,upperdir={},workdir={},userxattr",
+            upper.display(),
+            work.display()
+        );
+        mount(
+            "pontoon",
+            "/etc",
+            "overlay",
+            MountFlags::NOSUID | MountFlags::NODEV,
+            CString::new(options)?.as_c_str(),
+        )
+        .context("it is not there, and /etc cannot be overlaid to make it")?;
+    }
+    if std::fs::symlink_metadata(target).is_ok() {
+        std::fs::remove_file(target).context("it is a link that leads nowhere")?;
+    }
+    std::fs::write(target, "")?;
+    mount_bind(file, target)?;
+    Ok(())
+}
+
+fn inner(socket: &mut FdSocket, raw: OwnedFd, command: &[OsString]) -> Result<u8> {
+    drop(raw);
+    // Should the parent be dead already, `run` is too or knows it, and its end of the socket closes.
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    let signals = Signals::take(&FORWARDED_AND_CHILD)?;
+    let fresh = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    if let Err(e) = rustix::mount::mount("proc", "/proc", "proc", fresh, None) {
+        tracing::info!("/proc stays the host's: {e}");
+    }
+    socket.send(&FromInit::Ready, &[])?;
+    let Some((ToInit::Go(identity), _)) = socket.recv()? else {
+        return Ok(OURS);
+    };
+    write_files(&identity)?;
+    if identity.terminal != Terminal::Shared {
+        rustix::process::setpgid(None, None).context("cannot make a process group")?;
+    }
+    if identity.terminal == Terminal::Own {
+        // SIGTTOU is blocked here, so a background group may do this.
+        let _ = rustix::termios::tcsetpgrp(io::stdin(), rustix::process::getpid());
+    }
+    let (program, arguments) = command.split_first().context("no command")?;
+    let child = match process::unblock_signals_in(Command::new(program).args(arguments)).spawn() {
+        Ok(child) => child,
+        Err(e) => {
+            let code = if e.kind() == io::ErrorKind::NotFound {
+                NOT_FOUND
+            } else {
+                NOT_EXECUTABLE
+            };
+            let what = if code == NOT_FOUND {
+                "not found".to_owned()
+            } else {
+                e.to_string()
+            };
+            eprintln!("pontoon: {}: {what}", program.to_string_lossy());
+            socket.send(&FromInit::Ended(code), &[])?;
+            return Ok(code);
+        }
+    };
+    let child = i32::try_from(child.id())
+        .ok()
+        .and_then(Pid::from_raw)
+        .context("no process id")?;
+    reap(socket, &signals, child, identity.terminal)
+}
+
+fn write_files(identity: &Identity) -> Result<()> {
+    let name = identity.hostname.as_str();
+    rustix::system::sethostname(name.as_bytes())
+        .with_context(|| format!("cannot set the host name {name}"))?;
+    let resolv = resolv::for_container(&identity.servers, &identity.search);
+    let hosts = resolv::hosts_file(name, &identity.addresses, &identity.hosts);
+    for (file, text) in OWN_FILES.into_iter().zip([resolv, hosts, format!("{name}\n")]) {
+        let path = Path::new("/etc").join(file);
+        // What could not be covered is the host's, and for an ordinary user not to be written; root must not try.
+        if is_own(&path) {
+            std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// True if `path` is a file of ours.
+fn is_own(path: &Path) -> bool {
+    std::fs::read(path).is_ok_and(|text| text == UNWRITTEN)
+}
+
+/// Signals passed on to the command.
+pub(crate) const FORWARDED: [i32; 11] = [
+    Signal::HUP.as_raw(),
+    Signal::INT.as_raw(),
+    Signal::QUIT.as_raw(),
+    Signal::TERM.as_raw(),
+    Signal::USR1.as_raw(),
+    Signal::USR2.as_raw(),
+    Signal::WINCH.as_raw(),
+    Signal::ALARM.as_raw(),
+    Signal::CONT.as_raw(),
+    Signal::TSTP.as_raw(),
+    Signal::TTOU.as_raw(),
+];
+
+/// The same, and the end of a child.
+pub(crate) const FORWARDED_AND_CHILD: [i32; 12] = {
+    let mut all = [Signal::CHILD.as_raw(); 12];
+    let mut i = 0;
+    while i < FORWARDED.len() {
+        all[i] = FORWARDED[i];
+        i += 1;
+    }
+    all
+};
+
+/// Process 1's life: passes signals on, reaps whatever ends, and ends with the command.
+fn reap(socket: &mut FdSocket, signals: &Signals, child: Pid, terminal: Terminal) -> Result<u8> {
+    loop {
+        let mut fds = [
+            PollFd::new(socket, PollFlags::IN),
+            PollFd::new(signals, PollFlags::IN),
+        ];
+        match poll(&mut fds, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+        let told = !fds[0].revents().is_empty();
+        while let Some(signal) = signals.next()? {
+            // What the kernel sends, it has sent to the command as well, which is in the same process group.
+            if !signal.by_kernel && signal.number != Signal::CHILD.as_raw() {
+                pass_on(child, signal.number);
+            }
+        }
+        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG | WaitOptions::UNTRACED)
+        {
+            if pid != child {
+                continue;
+            }
+            if status.stopped() {
+                if terminal == Terminal::Own {
+                    socket.send(&FromInit::Stopped, &[])?;
+                }
+                continue;
+            }
+            let code = code(status);
+            let _ = socket.send(&FromInit::Ended(code), &[]);
+            return Ok(code);
+        }
+        if told {
+            match socket.try_recv::<ToInit>() {
+                Ok(Some((ToInit::Signal(number), _))) => pass_on(child, number),
+                Ok(Some((ToInit::Setup { .. } | ToInit::Go(_), _))) => {}
+                // `run` is dead. Everything here dies with this process.
+                Ok(None) => return Ok(OURS),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+}
+
+fn pass_on(child: Pid, number: i32) {
+    if let Some(signal) = Signal::from_named_raw(number) {
+        // It may have ended this moment.
+        let _ = rustix::process::kill_process(child, signal);
+    }
+}

@@ -1,0 +1,306 @@
+//! Addresses of one network: which are free, and which a container gets.
+//!
+//! By default the subnets are 10.0.2.0/24 and fd00::/64, the gateway is number 2 of each, and containers get the next
+//! free number from 100 (64 hexadecimal) on, wrapping round below it. In a subnet that has no such numbers the gateway
+//! is the first host address and containers the next ones.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+
+/// Number of the gateway in its subnet.
+const GATEWAY: u128 = 2;
+/// Number of the first container in its subnet.
+const FIRST: u128 = 100;
+
+/// Why an address or a subnet cannot be had.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub(crate) enum Refused {
+    /// Not enough room for a gateway and a container.
+    #[error("subnet {0} has no room for a gateway and a container")]
+    TooSmall(IpNet),
+    /// The subnet cannot hold containers.
+    #[error("subnet {0} cannot be used: {1}")]
+    Unusable(IpNet, &'static str),
+    /// Outside of the subnet.
+    #[error("address {0} is not in the network's subnet {1}")]
+    Outside(IpAddr, IpNet),
+    /// The subnet's own or broadcast address.
+    #[error("address {0} is no host address of {1}")]
+    NoHost(IpAddr, IpNet),
+    /// The gateway's.
+    #[error("address {0} is the gateway's")]
+    Gateway(IpAddr),
+    /// Somebody else's.
+    #[error("address {0} is in use on this network")]
+    Taken(IpAddr),
+    /// None left.
+    #[error("no address is left in {0}: use a larger --subnet")]
+    Full(IpNet),
+}
+
+/// The addresses of one subnet.
+#[derive(Clone, Debug)]
+pub(crate) struct Pool {
+    net: IpNet,
+    gateway: IpAddr,
+    used: BTreeSet<u128>,
+    next: u128,
+}
+
+impl Pool {
+    /// The pool of `net` with the gateway's address, chosen if it is not given.
+    pub(crate) fn new(net: IpNet, gateway: Option<IpAddr>) -> Result<Self, Refused> {
+        let net = net.trunc();
+        if net.addr().is_loopback() || net.addr().is_multicast() || net.addr().is_unspecified() {
+            return Err(Refused::Unusable(net, "it is not a range of unicast addresses"));
+        }
+        let mut pool = Self {
+            net,
+            gateway: net.addr(),
+            used: BTreeSet::new(),
+            next: 0,
+        };
+        let (first, last) = pool.range();
+        if last < first || last - first < 1 {
+            return Err(Refused::TooSmall(net));
+        }
+        pool.gateway = match gateway {
+            Some(address) => {
+                pool.number_of_host(address)?;
+                address
+            }
+            None => pool.default_gateway(),
+        };
+        pool.next = if last > FIRST { FIRST } else { first };
+        Ok(pool)
+    }
+
+    fn default_gateway(&self) -> IpAddr {
+        let (first, last) = self.range();
+        self.address(if last > GATEWAY { GATEWAY } else { first })
+    }
+
+    /// The subnet.
+    pub(crate) fn net(&self) -> IpNet {
+        self.net
+    }
+
+    /// The gateway's address.
+    pub(crate) fn gateway(&self) -> IpAddr {
+        self.gateway
+    }
+
+    /// Takes the address `wanted`, or the next free one.
+    pub(crate) fn take(&mut self, wanted: Option<IpAddr>) -> Result<IpAddr, Refused> {
+        if let Some(address) = wanted {
+            let n = self.number_of_host(address)?;
+            if address == self.gateway {
+                return Err(Refused::Gateway(address));
+            }
+            return if self.used.insert(n) {
+                Ok(address)
+            } else {
+                Err(Refused::Taken(address))
+            };
+        }
+        let (first, last) = self.range();
+        // As many tries as there can be taken numbers, the gateway's, and one.
+        let tries = self.used.len() as u128 + 2;
+        let mut n = self.next;
+        for _ in 0..tries.min(last - first + 1) {
+            let address = self.address(n);
+            let after = if n >= last { first } else { n + 1 };
+            if address != self.gateway && self.used.insert(n) {
+                self.next = after;
+                return Ok(address);
+            }
+            n = after;
+        }
+        Err(Refused::Full(self.net))
+    }
+
+    /// Gives `address` back. It is handed out again only after the others, so that what peers remember of it fades.
+    pub(crate) fn release(&mut self, address: IpAddr) {
+        if self.net.contains(&address) {
+            self.used.remove(&self.number(address));
+        }
+    }
+
+    /// `address` with the subnet's prefix length.
+    pub(crate) fn with_prefix(&self, address: IpAddr) -> IpNet {
+        IpNet::new(address, self.net.prefix_len()).unwrap_or(self.net)
+    }
+
+    /// First and last number that a host may have.
+    fn range(&self) -> (u128, u128) {
+        let host_bits = u32::from(self.net.max_prefix_len() - self.net.prefix_len());
+        let all = if host_bits >= 128 {
+            u128::MAX
+        } else {
+            (1 << host_bits) - 1
+        };
+        match self.net {
+            // RFC 3021: a /31 has two hosts and no broadcast address.
+            IpNet::V4(n) if n.prefix_len() >= 31 => (0, all),
+            IpNet::V4(_) => (1, all.saturating_sub(1)),
+            // Number 0 is the subnet-router anycast address (RFC 4291, 2.6.1).
+            IpNet::V6(n) if n.prefix_len() >= 127 => (0, all),
+            IpNet::V6(_) => (1, all),
+        }
+    }
+
+    fn number(&self, address: IpAddr) -> u128 {
+        bits(address) - bits(self.net.addr())
+    }
+
+    fn number_of_host(&self, address: IpAddr) -> Result<u128, Refused> {
+        if !self.net.contains(&address) {
+            return Err(Refused::Outside(address, self.net));
+        }
+        let n = self.number(address);
+        let (first, last) = self.range();
+        if (first..=last).contains(&n) {
+            Ok(n)
+        } else {
+            Err(Refused::NoHost(address, self.net))
+        }
+    }
+
+    fn address(&self, n: u128) -> IpAddr {
+        let bits = bits(self.net.addr()) + n;
+        match self.net {
+            IpNet::V4(_) => Ipv4Addr::from(u32::try_from(bits).unwrap_or(u32::MAX)).into(),
+            IpNet::V6(_) => Ipv6Addr::from(bits).into(),
+        }
+    }
+}
+
+fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(a) => u32::from(a).into(),
+        IpAddr::V6(a) => a.into(),
+    }
+}
+
+/// The gateway's address in `net` unless another is asked for.
+pub(crate) fn default_gateway(net: IpNet) -> IpAddr {
+    Pool {
+        net: net.trunc(),
+        gateway: net.addr(),
+        used: BTreeSet::new(),
+        next: 0,
+    }
+    .default_gateway()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(net: &str) -> Pool {
+        Pool::new(net.parse().expect("net"), None).expect("usable")
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("address")
+    }
+
+    #[test]
+    fn defaults_are_those_in_the_documents() {
+        use crate::args::{DEFAULT_SUBNET, DEFAULT_SUBNET6};
+        let (mut four, mut six) = (pool(DEFAULT_SUBNET), pool(DEFAULT_SUBNET6));
+        assert_eq!((four.gateway(), six.gateway()), (ip("10.0.2.2"), ip("fd00::2")));
+        assert_eq!(
+            (four.take(None), six.take(None)),
+            (Ok(ip("10.0.2.100")), Ok(ip("fd00::64")))
+        );
+        assert_eq!(four.take(None), Ok(ip("10.0.2.101")));
+    }
+
+    #[test]
+    fn every_host_address_is_handed_out_once_and_no_other() {
+        for (net, hosts) in [
+            ("192.0.2.0/24", 253),
+            ("192.0.2.8/29", 5),
+            ("192.0.2.4/30", 1),
+            ("192.0.2.4/31", 1),
+        ] {
+            let mut pool = pool(net);
+            let mut seen = BTreeSet::new();
+            while let Ok(address) = pool.take(None) {
+                assert!(
+                    seen.insert(address) && address != pool.gateway() && pool.net().contains(&address),
+                    "{net}"
+                );
+            }
+            assert_eq!(seen.len(), hosts, "{net}");
+            assert_eq!(pool.take(None), Err(Refused::Full(pool.net())));
+            let one = *seen.first().expect("some");
+            pool.release(one);
+            assert_eq!(pool.take(None), Ok(one), "{net}");
+        }
+    }
+
+    #[test]
+    fn an_address_given_back_is_not_the_next_one() {
+        let mut pool = pool("10.0.2.0/24");
+        let first = pool.take(None).expect("free");
+        pool.release(first);
+        assert_ne!(pool.take(None), Ok(first));
+    }
+
+    #[test]
+    fn wanted_addresses_are_checked() {
+        let mut pool = pool("10.0.2.0/24");
+        assert_eq!(pool.take(Some(ip("10.0.2.7"))), Ok(ip("10.0.2.7")));
+        assert_eq!(
+            pool.take(Some(ip("10.0.2.7"))),
+            Err(Refused::Taken(ip("10.0.2.7")))
+        );
+        assert_eq!(
+            pool.take(Some(ip("10.0.2.2"))),
+            Err(Refused::Gateway(ip("10.0.2.2")))
+        );
+        assert!(matches!(
+            pool.take(Some(ip("10.0.2.255"))),
+            Err(Refused::NoHost(..))
+        ));
+        assert!(matches!(
+            pool.take(Some(ip("10.0.3.1"))),
+            Err(Refused::Outside(..))
+        ));
+        assert!(matches!(
+            pool.take(Some(ip("fd00::1"))),
+            Err(Refused::Outside(..))
+        ));
+    }
+
+    #[test]
+    fn subnets_are_checked() {
+        let new = |net: &str, gateway: Option<&str>| Pool::new(net.parse().expect("net"), gateway.map(ip));
+        assert!(matches!(new("10.0.0.1/32", None), Err(Refused::TooSmall(_))));
+        assert!(matches!(new("127.0.0.0/8", None), Err(Refused::Unusable(..))));
+        assert!(matches!(
+            new("10.0.0.0/24", Some("10.0.1.1")),
+            Err(Refused::Outside(..))
+        ));
+        assert!(matches!(
+            new("10.0.0.0/24", Some("10.0.0.0")),
+            Err(Refused::NoHost(..))
+        ));
+        assert_eq!(
+            new("10.0.0.77/24", Some("10.0.0.1")).expect("usable").gateway(),
+            ip("10.0.0.1")
+        );
+        assert!(new("::/0", None).is_err());
+    }
+
+    #[test]
+    fn sixteen_bits_of_hosts_and_more_do_not_overflow() {
+        for net in ["10.0.0.0/8", "2001:db8::/32", "fd00::/8"] {
+            assert!(pool(net).take(None).is_ok(), "{net}");
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! What the front asks of the packet process, and what that answers: JSON over one `SOCK_SEQPACKET`.
+//!
+//! One command is on its way at a time and has one [`Reply`]; events come in between. Lists are asked for in pages, so
+//! that each answer fits a message.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use pontoon_nat::config::{Config, Outbound};
+use pontoon_nat::flow::FlowView;
+use pontoon_nat::publish::Transport;
+use pontoon_switch::MacAddr;
+use serde::{Deserialize, Serialize};
+
+use crate::api::PortStats;
+
+/// Entries in one page of a list.
+pub(crate) const PAGE: usize = 256;
+
+/// What a network is made of. Sent once, first.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct NetworkConfig {
+    /// The network's name, for the log.
+    pub(crate) name: String,
+    /// The gateway.
+    pub(crate) gateway: Config,
+    /// Where outgoing sockets are bound.
+    pub(crate) outbound: Outbound,
+}
+
+/// One published socket.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Rule {
+    /// TCP or UDP.
+    pub(crate) protocol: Transport,
+    /// Where the socket is bound.
+    pub(crate) host: SocketAddr,
+    /// The container's port.
+    pub(crate) container_port: u16,
+}
+
+/// What the front asks.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Command {
+    /// Make the network; the first command.
+    Configure(Box<NetworkConfig>),
+    /// Add a container's port. Descriptors: the TAP, then the capture file if there is one.
+    AddPort {
+        /// The container's name.
+        name: String,
+        /// Its MAC address.
+        mac: MacAddr,
+        /// Its addresses.
+        addresses: Vec<IpAddr>,
+        /// Its MTU in bytes.
+        mtu: u32,
+        /// Whether a capture file comes along.
+        capture: bool,
+    },
+    /// Remove a port and all its flows and rules.
+    RemovePort {
+        /// Its number.
+        port: u32,
+    },
+    /// Publish ports of a container. Descriptors: a socket for each rule, in order.
+    Publish {
+        /// The container's port on the switch.
+        port: u32,
+        /// The rules.
+        rules: Vec<Rule>,
+    },
+    /// Take rules back, and close their sockets.
+    Unpublish {
+        /// Their numbers.
+        rules: Vec<u32>,
+    },
+    /// The host's resolvers have changed.
+    SetResolvers {
+        /// The new ones.
+        resolvers: Vec<SocketAddr>,
+    },
+    /// The names of `--add-host` have changed.
+    SetHosts {
+        /// The new ones, all of them.
+        hosts: Vec<(String, IpAddr)>,
+    },
+    /// A page of flows.
+    Flows {
+        /// Of one port only.
+        port: Option<u32>,
+        /// Where the last page said to go on, or 0.
+        from: u32,
+    },
+    /// End flows.
+    FlushFlows {
+        /// Of one port only.
+        port: Option<u32>,
+    },
+    /// A page of the forwarding table.
+    Fdb {
+        /// Rows to pass over.
+        offset: usize,
+    },
+    /// Counters, with a page of ports.
+    Stats {
+        /// Ports to pass over.
+        offset: usize,
+    },
+    /// Nothing but an answer.
+    Ping,
+}
+
+/// One row of the forwarding table.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct FdbEntry {
+    /// The port; `None` for the gateway.
+    pub(crate) port: Option<u32>,
+    /// VLAN, 0 for untagged.
+    pub(crate) vlan: u16,
+    /// The address.
+    pub(crate) mac: MacAddr,
+    /// Seconds since it was last seen; `None` for a static entry.
+    pub(crate) age: Option<u64>,
+}
+
+/// Counters of the network, with a page of its ports.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Counters {
+    /// A page of ports.
+    pub(crate) ports: Vec<PortStats>,
+    /// Drops at the gateway that belong to no port.
+    pub(crate) gateway_drops: BTreeMap<String, u64>,
+    /// Flows by protocol and state.
+    pub(crate) flows: BTreeMap<String, u64>,
+    /// Flows now.
+    pub(crate) flows_total: u64,
+    /// The bound on flows.
+    pub(crate) flows_max: u64,
+}
+
+/// The answer to a command.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Reply {
+    /// Done.
+    Done,
+    /// It failed, for this reason.
+    Failed(String),
+    /// The new port's number.
+    Port(u32),
+    /// Numbers of the new rules.
+    Rules(Vec<u32>),
+    /// A page of flows.
+    Flows {
+        /// Each with its port.
+        flows: Vec<(u32, FlowView)>,
+        /// Where the next page begins; none after the last.
+        next: Option<u32>,
+    },
+    /// How many flows were ended.
+    Flushed(u64),
+    /// A page of the forwarding table. A page that is not full is the last.
+    Fdb(Vec<FdbEntry>),
+    /// Counters.
+    Stats(Box<Counters>),
+}
+
+/// What the packet process says unasked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Event {
+    /// A port's device is gone.
+    PortClosed {
+        /// Its number.
+        port: u32,
+        /// What reading it said.
+        error: String,
+    },
+}
+
+/// Any message of the packet process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Message {
+    /// An answer.
+    Reply(Reply),
+    /// An event.
+    Event(Event),
+}
