@@ -4,6 +4,9 @@
 //! [`NEEDED`]. A tool that is missing fails the test and says what to install.
 
 use std::fs::File;
+use std::io::IoSlice;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
@@ -11,10 +14,10 @@ use std::time::{Duration, Instant as Wall};
 
 use pontoon_switch::port::veth::VethPort;
 use pontoon_switch::port::{Port, Received, tap};
-use pontoon_switch::sys::{packet, tun};
+use pontoon_switch::sys::{packet, tun, udp};
 use pontoon_switch::{
     DropReason, Feature, Features, Frame, Handle, Instant, MacAddr, Offload, Out, Policy, PortConfig, PortId,
-    PortStatus, Ready, Station, VlanTag, Worker,
+    PortStatus, Ready, Station, Traffic, VlanTag, Worker,
 };
 
 const NEEDED: [(&str, &str); 3] = [("ip", "iproute2"), ("ping", "iputils-ping"), ("iperf3", "iperf3")];
@@ -59,7 +62,7 @@ impl Namespace {
         let file = File::open(format!("/run/netns/{}", self.0)).expect("open the namespace");
         std::thread::spawn(move || {
             let kind = rustix::thread::LinkNameSpaceType::Network;
-            rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&file), Some(kind))
+            rustix::thread::move_into_link_name_space(file.as_fd(), Some(kind))
                 .expect("enter the namespace (root is needed)");
             f()
         })
@@ -270,6 +273,52 @@ impl Lab {
         }
     }
 
+    /// Many datagrams in one call of host 1 come one by one, and whole, in host 2. Gives what host 1's port saw of them.
+    fn burst(&self, family: &str) -> Traffic {
+        const SIZE: u16 = 1400;
+        let bind = |n: usize, port: u16| {
+            let address: SocketAddr = format!("{}:{port}", family.replace('N', &n.to_string()))
+                .parse()
+                .expect("address");
+            let socket = self.hosts[n - 1].inside(move || UdpSocket::bind(address).expect("bind"));
+            socket
+                .set_read_timeout(Some(Duration::from_secs(5)))
+                .expect("socket");
+            (socket, address)
+        };
+        let ((sender, _), (receiver, to)) = (bind(1, 7001), bind(2, 7002));
+        // So that no neighbour has to be asked for in between.
+        sender.send_to(b"first", to).expect("send");
+        let mut buf = [0; 2000];
+        assert_eq!(receiver.recv(&mut buf).expect("the first datagram"), 5);
+        let before = self.ports()[0].rx;
+        let payload: Vec<u8> = (0..40 * usize::from(SIZE) + 100)
+            .map(|i| (i * 31 + i / 977) as u8)
+            .collect();
+        let how = udp::Outgoing {
+            remote: to,
+            local: None,
+            hop_limit: None,
+            tos: 0,
+            segment: Some(SIZE),
+        };
+        udp::send(sender.as_fd(), &how, &[IoSlice::new(&payload)]).expect("send the burst");
+        for (n, piece) in payload.chunks(SIZE.into()).enumerate() {
+            let len = receiver
+                .recv(&mut buf)
+                .unwrap_or_else(|e| panic!("{family}: datagram {n}: {e}"));
+            assert!(
+                buf[..len] == *piece,
+                "{family}: datagram {n} of {len} bytes is not what was sent"
+            );
+        }
+        let after = self.ports()[0].rx;
+        Traffic {
+            frames: after.frames - before.frames,
+            bytes: after.bytes - before.bytes,
+        }
+    }
+
     /// Gbit/s from host 1 to host 2 (`-R`: the other way).
     fn iperf(&self, to: &str, extra: &[&str]) -> f64 {
         let server = self.hosts[1]
@@ -315,6 +364,8 @@ impl Lab {
         // Fragments, both families.
         self.ping("10.9.0.2", 20_000);
         self.ping("fd00:9::2", 20_000);
+        self.burst("10.9.0.N");
+        self.burst("[fd00:9::N]");
         let rates = [
             ("TCP/IPv4", self.iperf("10.9.0.2", &[])),
             ("TCP/IPv4 back", self.iperf("10.9.0.2", &["-R"])),
