@@ -191,6 +191,28 @@ impl<H: TcpHost> Gateway<H> {
         }
     }
 
+    /// Leads clients of `listener` to `container` at `port`.
+    pub fn publish_tcp(&mut self, port: PortId, container: SocketAddr, listener: H::Listener) -> RuleId {
+        let key = self.tcp.publish(port, container, listener);
+        self.add_rule(Rule {
+            port,
+            transport: Transport::Tcp,
+            key,
+        })
+    }
+
+    fn add_rule(&mut self, rule: Rule) -> RuleId {
+        let id = RuleId(self.next_rule);
+        self.next_rule += 1;
+        self.rules.insert(id, rule);
+        id
+    }
+
+    /// The tokens under which published TCP ports report.
+    pub fn listener_tokens(&self) -> Vec<Token> {
+        self.tcp.listener_tokens()
+    }
+
     /// Takes a published port back. Flows that came by it live on. False if there is no such rule.
     pub fn unpublish(&mut self, rule: RuleId) -> bool {
         match self.rules.remove(&rule) {
@@ -300,7 +322,8 @@ impl<H: TcpHost> Gateway<H> {
     fn unicast(&mut self, now: Instant, packet: Packet, frame: &mut Frame<'_>, out: &mut dyn Out) {
         let mut cx = self.shared.cx(now, out);
         let to_gateway = cx.config.is_gateway(packet.dst);
-        if !cx.config.on_link(packet.src) && !(to_gateway && is_link_local(packet.src)) {
+        let may_send = cx.config.on_link(packet.src) || (to_gateway && is_link_local(packet.src));
+        if !may_send {
             return cx.drop(packet.ingress, DropReason::BadSourceAddress);
         }
         if to_gateway {
@@ -349,18 +372,14 @@ impl Gateway<RealHost> {
             container,
             socket,
         } = published;
-        let key = match transport {
+        match transport {
             Transport::Tcp => {
                 let token = self.tcp.next_listener_token();
                 let listener = self.shared.host.tcp_listener(socket, token)?;
-                self.tcp.publish(port, container, listener)
+                Ok(self.publish_tcp(port, container, listener))
             }
-            Transport::Udp => return Err(io::ErrorKind::Unsupported.into()),
-        };
-        let rule = RuleId(self.next_rule);
-        self.next_rule += 1;
-        self.rules.insert(rule, Rule { port, transport, key });
-        Ok(rule)
+            Transport::Udp => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ mod tcp;
 mod udp;
 
 pub use ping::{PingError, PingHost, PingRecv, PingSend, PingSocket};
-pub use tcp::{Accepted, Connect, TcpHost, TcpSocket};
+pub use tcp::{Accepted, Connect, SendSpace, TcpHost, TcpSocket};
 pub use udp::{HostError, IpVersion, Origin, UdpHost, UdpRecv, UdpSend, UdpSocket};
 
 /// What a readiness event is for.

@@ -25,6 +25,15 @@ pub struct Accepted<S> {
     pub local: SocketAddr,
 }
 
+/// Room in the send buffer of a socket, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SendSpace {
+    /// Free, a low estimate: that much is very likely taken by [`TcpSocket::send`].
+    pub free: usize,
+    /// What the buffer holds in all. A socket becomes writable again when a third of it is free.
+    pub capacity: usize,
+}
+
 /// Makes TCP sockets.
 pub trait TcpHost {
     /// A connection.
@@ -64,8 +73,8 @@ pub trait TcpSocket {
     /// Sends what fits of `data`; bytes taken, which may be fewer than offered.
     fn send(&mut self, data: &[u8]) -> io::Result<usize>;
 
-    /// Free space of the send buffer in bytes, a low estimate: that much is very likely taken by [`TcpSocket::send`].
-    fn send_space(&self) -> usize;
+    /// Room in the send buffer.
+    fn send_space(&self) -> SendSpace;
 
     /// Copies received bytes from `offset` (in bytes behind the first unconsumed one) on into `buf`, without consuming
     /// them. 0 is the end of the stream.

@@ -32,6 +32,16 @@ impl<H: TcpHost> Relay<H> {
         }
     }
 
+    /// The tokens under which the listeners report.
+    pub fn listener_tokens(&self) -> Vec<Token> {
+        let token = |key: Key| Token {
+            kind: Kind::TcpListener,
+            index: key.index,
+            generation: key.generation,
+        };
+        self.listeners.iter().map(|(key, _)| token(key)).collect()
+    }
+
     /// Leads clients of `socket`, which reports under [`Relay::next_listener_token`], to `container` at `port`.
     pub fn publish(&mut self, port: PortId, container: SocketAddr, socket: H::Listener) -> Key {
         self.listeners.insert(Listener {

@@ -372,6 +372,3 @@ fn is_exhaustion(errno: i32) -> bool {
     .iter()
     .any(|e| e.raw_os_error() == errno)
 }
-
-#[cfg(test)]
-mod tests;

@@ -33,7 +33,7 @@ impl<H: TcpHost> Relay<H> {
         let answer = conn.phase == Phase::SynAckSent;
         // Offered in a SYN; in a SYN-ACK only if the container offered it.
         let scale = (!answer || conn.rcv_scale > 0).then_some(WINDOW_SCALE);
-        let space = conn.socket.as_ref().map_or(0, TcpSocket::send_space);
+        let space = conn.socket.as_ref().map_or(0, |s| s.send_space().free);
         let window = space.min(0xffff) as u16;
         if answer {
             conn.rcv_edge = conn.rcv_nxt.plus(u32::from(window));
@@ -278,18 +278,16 @@ impl<H: TcpHost> Relay<H> {
         } else {
             0
         };
-        let space = match (&conn.socket, conn.recv) {
-            (Some(socket), conn::Recv::Open) => socket.send_space().min(1 << 30) as u32,
-            (Some(_) | None, _) => 0,
+        let (space, sliver) = match (&conn.socket, conn.recv) {
+            (Some(socket), conn::Recv::Open) => room(socket, conn.mss),
+            (Some(_) | None, _) => (0, 0),
         };
-        // RFC 9293 section 3.8.6.2.2: a sliver of a window is none.
-        let space = if space < u32::from(conn.mss) { 0 } else { space };
         let field = (promised.max(space) >> conn.rcv_scale).min(0xffff);
         let window = field << conn.rcv_scale;
         if window > promised {
             conn.rcv_edge = conn.rcv_nxt.plus(window);
         }
-        let closed = window < u32::from(conn.mss) && conn.recv == conn::Recv::Open;
+        let closed = window < sliver;
         if closed && let Some(socket) = &conn.socket {
             // No send has met `WouldBlock`, perhaps, so that no edge would come: ask for one.
             conn.window_closed = true;
@@ -311,8 +309,8 @@ impl<H: TcpHost> Relay<H> {
         } else {
             0
         };
-        let space = socket.send_space().min(1 << 30) as u32;
-        if space < u32::from(conn.mss) {
+        let (space, _) = room(socket, conn.mss);
+        if space == 0 {
             // Not yet; ask to be told again.
             if cx.host.tcp_rearm(socket, token(key)).is_err() {
                 cx.out.drop(None, DropReason::HostExhausted);
@@ -332,4 +330,16 @@ impl<H: TcpHost> Relay<H> {
             }
         }
     }
+}
+
+/// The window that a socket's send buffer has room for, and what is less than worth telling (RFC 9293 section 3.8.6.2.2: a
+/// segment, or a part of the buffer if that is less): such a sliver counts as none. A quarter is below the third at which the
+/// socket becomes writable, so that waiting for that always ends with a window.
+fn room<S: TcpSocket>(socket: &S, mss: u16) -> (u32, u32) {
+    let space = socket.send_space();
+    let free = space.free.min(1 << 30) as u32;
+    let sliver = u32::from(mss)
+        .min((space.capacity / 4).min(1 << 30) as u32)
+        .max(1);
+    (if free < sliver { 0 } else { free }, sliver)
 }

@@ -11,8 +11,8 @@ const SYN_TRIES: u8 = 6;
 const TRIES: u8 = 15;
 /// Silence after which the container is asked whether it is there (RFC 9293 section 3.8.4: at least two hours).
 const KEEP_ALIVE: Duration = Duration::from_secs(2 * 3600);
-/// Time between two such questions.
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(75);
+/// Time between two such questions. The link is this machine: there is no reason to be as patient as across the world.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// Such questions without an answer before the container is taken for gone.
 const KEEP_ALIVE_TRIES: u8 = 9;
 

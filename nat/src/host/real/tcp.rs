@@ -15,7 +15,7 @@ use rustix::net::{SendFlags, SocketFlags};
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 
 use super::{RealHost, spare_descriptor};
-use crate::host::{Accepted, Connect, TcpHost, TcpSocket, Token};
+use crate::host::{Accepted, Connect, SendSpace, TcpHost, TcpSocket, Token};
 
 /// Silence after which the far side is asked whether it is there (RFC 9293 section 3.8.4).
 const KEEP_ALIVE: Duration = Duration::from_secs(2 * 3600);
@@ -146,18 +146,24 @@ impl TcpSocket for RealTcp {
         )?)
     }
 
-    fn send_space(&self) -> usize {
+    fn send_space(&self) -> SendSpace {
         let fd = self.socket.as_fd();
         if self.meminfo
             && let Ok(buffer) = sys::send_buffer(fd)
         {
             // Kernel memory counts each buffer's overhead: an eighth less is nearly always taken.
             let free = buffer.size.saturating_sub(buffer.queued) as usize;
-            return free - free / 8;
+            return SendSpace {
+                free: free - free / 8,
+                capacity: buffer.size as usize,
+            };
         }
         let size = self.socket.send_buffer_size().unwrap_or(0);
         let queued = sys::unacknowledged(fd).unwrap_or(0) as usize;
-        (size / 2).saturating_sub(queued)
+        SendSpace {
+            free: (size / 2).saturating_sub(queued),
+            capacity: size / 2,
+        }
     }
 
     fn peek(&mut self, offset: usize, buf: &mut [u8]) -> io::Result<usize> {

@@ -9,7 +9,7 @@ use std::rc::{Rc, Weak};
 use pontoon_switch::Ready;
 
 use super::{Events, SimHost};
-use crate::host::{Accepted, Connect, TcpHost, TcpSocket, Token};
+use crate::host::{Accepted, Connect, SendSpace, TcpHost, TcpSocket, Token};
 
 /// What becomes of a connect.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -358,9 +358,12 @@ impl TcpSocket for SimTcp {
         Ok(n)
     }
 
-    fn send_space(&self) -> usize {
+    fn send_space(&self) -> SendSpace {
         let s = self.0.borrow();
-        s.send_capacity.saturating_sub(s.sent.len())
+        SendSpace {
+            free: s.send_capacity.saturating_sub(s.sent.len()),
+            capacity: s.send_capacity,
+        }
     }
 
     fn peek(&mut self, offset: usize, buf: &mut [u8]) -> io::Result<usize> {

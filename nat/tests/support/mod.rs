@@ -1,0 +1,196 @@
+//! A gateway between a simulated container and a simulated host, on a virtual clock.
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use pontoon_fixtures::sim::{self, Container};
+use pontoon_nat::config::{Config, Filtering, HostLoopback, LinkLocal, Subnet4, Subnet6};
+use pontoon_nat::host::sim::SimHost;
+use pontoon_nat::host::sim::tcp::Outcome;
+use pontoon_nat::{Endpoint, Gateway, Secrets};
+use pontoon_switch::{DropReason, Frame, Instant, MacAddr, Offload, Out, PortId, Station};
+
+/// The container's port.
+pub const PORT: PortId = PortId(1);
+
+/// A server that accepts.
+pub const SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 51, 100, 10)), 80);
+/// The same in IPv6.
+pub const SERVER6: SocketAddr =
+    SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 0x10)), 80);
+
+/// What the gateway sent and dropped.
+#[derive(Debug, Default)]
+pub struct Recorder {
+    pub frames: Vec<(Vec<u8>, Offload)>,
+    pub drops: HashMap<DropReason, u64>,
+}
+
+impl Out for Recorder {
+    fn send(&mut self, frame: &mut Frame<'_>) {
+        self.frames.push((frame.bytes().to_vec(), frame.offload));
+    }
+
+    fn drop(&mut self, _ingress: Option<PortId>, reason: DropReason) {
+        *self.drops.entry(reason).or_default() += 1;
+    }
+}
+
+/// The gateway's configuration in simulated tests: that of the simulated container's defaults.
+pub fn config() -> Config {
+    Config {
+        mac: MacAddr([2, 0, 0, 0, 0, 2]),
+        subnet4: Some(Subnet4 {
+            net: "10.0.2.0/24".parse().unwrap(),
+            gateway: Ipv4Addr::new(10, 0, 2, 2),
+        }),
+        subnet6: Some(Subnet6 {
+            net: "fd00:2::/64".parse().unwrap(),
+            gateway: Ipv6Addr::new(0xfd00, 2, 0, 0, 0, 0, 0, 2),
+        }),
+        mtu: 1500,
+        resolvers: Vec::new(),
+        search: Vec::new(),
+        hosts: Vec::new(),
+        host_loopback: HostLoopback::Unreachable,
+        link_local: LinkLocal::Refused,
+        filtering: Filtering::AddressDependent,
+        max_flows: 1000,
+        max_flows_per_container: 500,
+    }
+}
+
+/// Container, gateway, host.
+pub struct World {
+    pub now: Instant,
+    pub container: Container,
+    pub gateway: Gateway<SimHost>,
+    pub out: Recorder,
+    /// Largest frame and super-frame that the gateway has sent, in bytes.
+    pub largest: usize,
+}
+
+impl World {
+    pub fn new(container: sim::Config, config: Config) -> Self {
+        let mut host = SimHost::default();
+        host.tcp.servers.insert(SERVER, Outcome::Accept);
+        host.tcp.servers.insert(SERVER6, Outcome::Accept);
+        let secrets = Secrets {
+            index: (1, 2),
+            sequence: (3, 4),
+        };
+        let mut gateway = Gateway::new(config, host, secrets);
+        gateway.attach(Endpoint {
+            port: PORT,
+            name: "one".to_owned(),
+            mac: container.mac,
+            addresses: container.addresses.iter().map(|a| a.0).collect(),
+        });
+        Self {
+            now: Instant::from_millis(1000),
+            container: Container::new(container),
+            gateway,
+            out: Recorder::default(),
+            largest: 0,
+        }
+    }
+
+    pub fn plain() -> Self {
+        Self::new(sim::Config::default(), config())
+    }
+
+    /// One round of everything at the present moment. True if anything moved.
+    fn round(&mut self) -> bool {
+        self.container.poll(self.now);
+        let mut moved = false;
+        for (mut bytes, offload) in self.container.transmit() {
+            moved = true;
+            self.gateway.frame(
+                self.now,
+                PORT,
+                &mut Frame::whole(&mut bytes, offload),
+                &mut self.out,
+            );
+        }
+        for (token, ready) in self.gateway.host_mut().take_ready() {
+            moved = true;
+            self.gateway.ready(self.now, token.encode(), ready, &mut self.out);
+        }
+        self.gateway.flush(self.now, &mut self.out);
+        for (bytes, offload) in std::mem::take(&mut self.out.frames) {
+            moved = true;
+            self.largest = self.largest.max(bytes.len());
+            self.container.receive(&bytes, offload);
+        }
+        moved
+    }
+
+    /// Lets everything happen that happens now.
+    pub fn settle(&mut self) {
+        for _ in 0..10_000 {
+            if !self.round() {
+                return;
+            }
+        }
+        panic!("something goes on for ever at {:?}", self.now);
+    }
+
+    /// Lets time pass: everything due within `span` happens, each thing at its moment.
+    pub fn pass(&mut self, span: Duration) {
+        let end = self.now + span;
+        loop {
+            self.settle();
+            let due = [self.container.deadline(), self.gateway.deadline()]
+                .into_iter()
+                .flatten()
+                .min();
+            match due {
+                // A deadline in the past has had its chance in `settle`.
+                Some(due) if due <= end => self.now = due.max(self.now + Duration::from_micros(100)),
+                _ => break,
+            }
+            if self.now > end {
+                break;
+            }
+        }
+        self.now = end;
+        self.settle();
+    }
+
+    /// Lets time pass until `done`, or fails after `most`.
+    pub fn until(&mut self, most: Duration, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
+        let end = self.now + most;
+        loop {
+            self.settle();
+            if done(self) {
+                return;
+            }
+            assert!(self.now < end, "not within {most:?}: {what}");
+            let due = [self.container.deadline(), self.gateway.deadline()]
+                .into_iter()
+                .flatten()
+                .min();
+            let next = due.unwrap_or(end).max(self.now + Duration::from_micros(100));
+            self.now = next.min(self.now + Duration::from_millis(50)).min(end);
+        }
+    }
+
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.out.drops.get(&reason).copied().unwrap_or(0)
+    }
+}
+
+/// `n` bytes that tell where they are.
+pub fn pattern(n: usize, seed: u32) -> Vec<u8> {
+    let mut x = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
+    (0..n)
+        .map(|_| {
+            x ^= x << 13;
+            x ^= x >> 17;
+            x ^= x << 5;
+            x as u8
+        })
+        .collect()
+}

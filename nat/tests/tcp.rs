@@ -1,0 +1,877 @@
+//! The TCP relay between a simulated container and simulated host sockets.
+
+mod support;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use pontoon_fixtures::sim::{self, Impairment, TcpId};
+use pontoon_nat::host::sim::tcp::{Closed, Far, Outcome, SimListener};
+use pontoon_switch::{DropReason, Station};
+use smoltcp::socket::tcp::State;
+use support::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+const ECONNREFUSED: i32 = 111;
+const ENETUNREACH: i32 = 101;
+const EHOSTUNREACH: i32 = 113;
+
+/// Opens a connection to `server`, which accepts.
+fn open(w: &mut World, server: SocketAddr) -> (TcpId, Far) {
+    let id = w.container.tcp_connect(server);
+    w.until(5 * SECOND, "connected", |w| {
+        w.container.tcp_state(id) == State::Established
+    });
+    let far = w
+        .gateway
+        .host_mut()
+        .tcp
+        .far
+        .last()
+        .expect("a connection on the host")
+        .clone();
+    (id, far)
+}
+
+/// Nothing is left: no flow, no socket.
+fn assert_clean(w: &mut World) {
+    w.pass(15 * SECOND);
+    assert_eq!(w.gateway.table().len(), 0, "{:?}", w.gateway.flow_counts());
+    assert_eq!(w.gateway.host_mut().tcp.open(), 0, "sockets left open");
+}
+
+/// Sends `data` from the container and takes it at the far end, at most `pace` bytes at a time.
+fn upload(w: &mut World, id: TcpId, far: &Far, data: &[u8], pace: usize) {
+    let (mut sent, mut got) = (0, Vec::new());
+    w.until(3600 * SECOND, "upload", |w| {
+        sent += w.container.tcp_send(id, &data[sent..]);
+        got.extend(far.take(pace));
+        got.len() >= data.len()
+    });
+    assert!(got == data, "bytes differ");
+}
+
+/// Sends `data` from the far end and takes it in the container, at most `pace` bytes at a time.
+fn download(w: &mut World, id: TcpId, far: &Far, data: &[u8], pace: usize) {
+    far.send(data);
+    let mut got = Vec::new();
+    w.until(3600 * SECOND, "download", |w| {
+        got.extend(w.container.tcp_recv(id, pace));
+        got.len() >= data.len()
+    });
+    assert!(got == data, "bytes differ");
+}
+
+/// Closes in order, container first, and checks that nothing is left.
+fn close(w: &mut World, id: TcpId, far: &Far) {
+    w.container.tcp_close(id);
+    w.until(60 * SECOND, "the container's FIN passed on", |_| {
+        far.closed() == Closed::Fin
+    });
+    far.finish();
+    w.until(60 * SECOND, "the socket released", |_| far.released());
+    assert_clean(w);
+}
+
+#[test]
+fn a_syn_is_answered_only_when_the_host_is_connected() {
+    let mut w = World::plain();
+    w.gateway.host_mut().tcp.servers.insert(SERVER, Outcome::Wait);
+    let id = w.container.tcp_connect(SERVER);
+    w.pass(10 * SECOND);
+    assert_eq!(w.container.tcp_state(id), State::SynSent);
+    let far = w.gateway.host_mut().tcp.far[0].clone();
+    far.complete();
+    w.until(2 * SECOND, "connected", |w| {
+        w.container.tcp_state(id) == State::Established
+    });
+    close(&mut w, id, &far);
+}
+
+/// RFC 5382 REQ-1 has it that a refusal is told as such.
+#[test]
+fn a_refusal_is_a_reset() {
+    for outcome in [Outcome::Fail(ECONNREFUSED), Outcome::Wait] {
+        let mut w = World::plain();
+        w.gateway.host_mut().tcp.servers.insert(SERVER, outcome);
+        let id = w.container.tcp_connect(SERVER);
+        w.settle();
+        if let Some(far) = w.gateway.host_mut().tcp.far.first().cloned() {
+            far.fail(ECONNREFUSED);
+        }
+        w.settle();
+        assert_eq!(w.container.tcp_state(id), State::Closed);
+        assert_clean(&mut w);
+    }
+}
+
+#[test]
+fn unreachable_is_the_icmp_error() {
+    for (errno, v4, v6) in [(ENETUNREACH, (3, 0), (1, 0)), (EHOSTUNREACH, (3, 1), (1, 3))] {
+        for server in [SERVER, SERVER6] {
+            let mut w = World::plain();
+            w.gateway
+                .host_mut()
+                .tcp
+                .servers
+                .insert(server, Outcome::Fail(errno));
+            w.container.tcp_connect(server);
+            w.settle();
+            let errors = w.container.take_errors();
+            let expected = if server.is_ipv4() { v4 } else { v6 };
+            assert_eq!(errors.len(), 1, "{server}");
+            assert_eq!((errors[0].kind, errors[0].code), expected, "{server}");
+            assert_clean(&mut w);
+        }
+    }
+}
+
+#[test]
+fn bytes_arrive_exactly_in_both_directions_at_every_size_of_segment() {
+    for server in [SERVER, SERVER6] {
+        for (mtu, tso) in [(1500, false), (1500, true), (65_520, false), (1280, true)] {
+            let mut c = config();
+            c.mtu = mtu;
+            let container = sim::Config {
+                mtu: usize::from(mtu),
+                tso,
+                ..sim::Config::default()
+            };
+            let mut w = World::new(container, c);
+            let (id, far) = open(&mut w, server);
+            upload(&mut w, id, &far, &pattern(1 << 20, 1), 100_000);
+            download(&mut w, id, &far, &pattern(1 << 20, 2), 100_000);
+            close(&mut w, id, &far);
+        }
+    }
+}
+
+/// One frame carries more than a segment, and never more than a frame may.
+#[test]
+fn data_to_the_container_go_in_super_frames() {
+    let mut w = World::new(
+        sim::Config {
+            tcp_buffer: 1 << 20,
+            ..sim::Config::default()
+        },
+        config(),
+    );
+    let (id, far) = open(&mut w, SERVER);
+    download(&mut w, id, &far, &pattern(4 << 20, 3), 1 << 20);
+    assert!(w.largest > 60_000 && w.largest <= 65_549, "{}", w.largest);
+    close(&mut w, id, &far);
+}
+
+#[test]
+fn a_window_beyond_64_kib_is_used_both_ways() {
+    let mut w = World::new(
+        sim::Config {
+            tcp_buffer: 1 << 20,
+            ..sim::Config::default()
+        },
+        config(),
+    );
+    w.gateway.host_mut().tcp.send_capacity = 1 << 20;
+    let (id, far) = open(&mut w, SERVER);
+    far.send(&pattern(500_000, 1));
+    w.pass(SECOND);
+    assert_eq!(
+        w.container.tcp(id).recv_queue(),
+        500_000,
+        "all of it without the container reading"
+    );
+    w.container.tcp_send(id, &pattern(500_000, 2));
+    w.pass(SECOND);
+    assert_eq!(far.take(usize::MAX).len(), 500_000);
+    w.container.tcp_recv(id, usize::MAX);
+    close(&mut w, id, &far);
+}
+
+#[test]
+fn the_mss_is_that_of_the_link_and_of_the_container() {
+    let mut c = config();
+    c.mtu = 1400;
+    let mut w = World::new(
+        sim::Config {
+            mtu: 1400,
+            ..sim::Config::default()
+        },
+        c,
+    );
+    let (id, far) = open(&mut w, SERVER);
+    let before = w.container.received_frames();
+    far.send(&pattern(1360 * 10, 1));
+    w.pass(SECOND);
+    let segments = w.container.received_frames() - before;
+    assert!(
+        (10..=12).contains(&segments),
+        "{segments} segments for ten times the MSS"
+    );
+    w.container.tcp_recv(id, usize::MAX);
+    close(&mut w, id, &far);
+}
+
+#[test]
+fn a_container_that_does_not_read_closes_the_window_and_reopens_it() {
+    let mut w = World::plain();
+    let (id, far) = open(&mut w, SERVER);
+    let data = pattern(300_000, 5);
+    far.send(&data);
+    w.pass(120 * SECOND);
+    let read = w.container.tcp(id).recv_queue();
+    assert!(read <= 65_536 && far.unconsumed() >= 300_000 - 65_536);
+    let mut got = Vec::new();
+    w.until(300 * SECOND, "the rest", |w| {
+        got.extend(w.container.tcp_recv(id, 10_000));
+        got.len() >= data.len()
+    });
+    assert!(got == data);
+    close(&mut w, id, &far);
+}
+
+#[test]
+fn a_host_that_does_not_read_closes_the_window_and_reopens_it() {
+    for capacity in [3_000, 16_000, 100_000] {
+        let mut w = World::plain();
+        w.gateway.host_mut().tcp.send_capacity = capacity;
+        let (id, far) = open(&mut w, SERVER);
+        let data = pattern(300_000, 6);
+        let mut sent = 0;
+        for _ in 0..20 {
+            sent += w.container.tcp_send(id, &data[sent..]);
+            w.pass(3 * SECOND);
+        }
+        let mut got = Vec::new();
+        w.until(600 * SECOND, "the rest", |w| {
+            sent += w.container.tcp_send(id, &data[sent..]);
+            got.extend(far.take(2_000));
+            got.len() >= data.len()
+        });
+        assert!(got == data);
+        close(&mut w, id, &far);
+    }
+}
+
+/// What the socket did not take is asked for again at once, not after the container's timer.
+#[test]
+fn back_pressure_costs_no_retransmission_timeout() {
+    let mut w = World::plain();
+    w.gateway.host_mut().tcp.send_capacity = 40_000;
+    let (id, far) = open(&mut w, SERVER);
+    let start = w.now;
+    upload(&mut w, id, &far, &pattern(2 << 20, 7), 8_000);
+    // 262 rounds of 8,000 bytes; `until` lets at most 50 ms pass between two.
+    let took = w.now.since(start);
+    assert!(took < 60 * SECOND, "{took:?}");
+    close(&mut w, id, &far);
+}
+
+#[test]
+fn losses_on_the_tap_lose_nothing() {
+    for seed in 1..=6 {
+        for tso in [false, true] {
+            let wire = Impairment::lossy(40);
+            let c = sim::Config {
+                seed,
+                tso,
+                inward: wire,
+                outward: wire,
+                ..sim::Config::default()
+            };
+            let mut w = World::new(c, config());
+            let (id, far) = open(&mut w, SERVER);
+            upload(&mut w, id, &far, &pattern(200_000, 8), 50_000);
+            download(&mut w, id, &far, &pattern(200_000, 9), 50_000);
+            close(&mut w, id, &far);
+        }
+    }
+}
+
+/// RFC 5382 REQ-5: a half-closed connection goes on, here for a day.
+#[test]
+fn half_close_by_the_container_lasts() {
+    let mut w = World::plain();
+    let (id, far) = open(&mut w, SERVER);
+    w.container.tcp_close(id);
+    w.until(SECOND, "FIN passed on", |_| far.closed() == Closed::Fin);
+    for n in 0..4 {
+        w.pass(6 * 3600 * SECOND);
+        assert_eq!(w.container.tcp_state(id), State::FinWait2);
+        download(&mut w, id, &far, &pattern(10_000, n), 10_000);
+    }
+    far.finish();
+    w.until(SECOND, "released", |_| far.released());
+    assert_clean(&mut w);
+}
+
+/// RFC 5382 REQ-5, the other way.
+#[test]
+fn half_close_by_the_host_lasts() {
+    let mut w = World::plain();
+    let (id, far) = open(&mut w, SERVER);
+    far.finish();
+    w.until(SECOND, "FIN passed on", |w| {
+        w.container.tcp_state(id) == State::CloseWait
+    });
+    for n in 0..4 {
+        w.pass(6 * 3600 * SECOND);
+        upload(&mut w, id, &far, &pattern(10_000, n), 10_000);
+    }
+    w.container.tcp_close(id);
+    w.until(SECOND, "FIN passed on", |_| far.closed() == Closed::Fin);
+    assert_clean(&mut w);
+}
+
+#[test]
+fn data_before_the_end_of_the_stream_arrive_before_it() {
+    let mut w = World::plain();
+    let (id, far) = open(&mut w, SERVER);
+    far.send(&pattern(150_000, 1));
+    far.finish();
+    let mut got = Vec::new();
+    w.until(10 * SECOND, "data and end", |w| {
+        got.extend(w.container.tcp_recv(id, 10_000));
+        w.container.tcp_ended(id)
+    });
+    assert!(got == pattern(150_000, 1));
+    w.container.tcp_close(id);
+    assert_clean(&mut w);
+}
+
+#[test]
+fn a_reset_by_the_container_resets_the_host() {
+    let mut w = World::plain();
+    let (id, far) = open(&mut w, SERVER);
+    w.container.tcp_abort(id);
+    w.settle();
+    assert_eq!(far.closed(), Closed::Reset);
+    assert_clean(&mut w);
+}
+
+#[test]
+fn a_reset_by_the_host_resets_the_container() {
+    for data in [0, 10_000] {
+        let mut w = World::plain();
+        let (id, far) = open(&mut w, SERVER);
+        far.send(&pattern(data, 1));
+        far.reset();
+        w.settle();
+        assert_eq!(w.container.tcp_state(id), State::Closed);
+        assert_eq!(
+            w.container.tcp_recv(id, usize::MAX).len(),
+            data,
+            "what came before the reset"
+        );
+        assert_clean(&mut w);
+    }
+}
+
+#[test]
+fn a_simultaneous_close_leaves_nothing() {
+    let mut w = World::plain();
+    let (id, far) = open(&mut w, SERVER);
+    w.container.tcp_close(id);
+    far.finish();
+    w.until(SECOND, "closed", |_| {
+        far.closed() == Closed::Fin && far.released()
+    });
+    assert_clean(&mut w);
+}
+
+#[test]
+fn a_port_is_used_again_at_once() {
+    let mut w = World::plain();
+    for round in 0..5 {
+        let id = w.container.tcp_connect_from(5000, SERVER);
+        w.until(5 * SECOND, "connected", |w| {
+            w.container.tcp_state(id) == State::Established
+        });
+        let far = w.gateway.host_mut().tcp.far.last().unwrap().clone();
+        upload(&mut w, id, &far, &pattern(1000, round), 1000);
+        far.finish();
+        w.until(SECOND, "end", |w| w.container.tcp_state(id) == State::CloseWait);
+        w.container.tcp_close(id);
+        w.until(SECOND, "closed", |w| w.container.tcp_state(id) == State::Closed);
+        w.container.tcp_forget(id);
+    }
+    assert_eq!(w.gateway.host_mut().tcp.far.len(), 5);
+    assert_clean(&mut w);
+}
+
+#[test]
+fn an_idle_connection_lives_as_long_as_its_container_answers() {
+    let mut w = World::plain();
+    let (id, far) = open(&mut w, SERVER);
+    w.pass(5 * 24 * 3600 * SECOND);
+    w.pass(5 * 24 * 3600 * SECOND);
+    upload(&mut w, id, &far, b"still here", 100);
+    close(&mut w, id, &far);
+}
+
+#[test]
+fn a_container_that_vanished_is_noticed() {
+    let mut w = World::plain();
+    let (_, far) = open(&mut w, SERVER);
+    let dead = Impairment {
+        loss: 1000,
+        ..Impairment::NONE
+    };
+    w.container.impair(dead, dead);
+    w.pass(2 * 3600 * SECOND);
+    assert_eq!(far.closed(), Closed::Open);
+    w.pass(3600 * SECOND);
+    assert_eq!(far.closed(), Closed::Reset);
+    assert_clean(&mut w);
+}
+
+#[test]
+fn a_container_that_vanished_amid_data_is_noticed() {
+    let mut w = World::plain();
+    let (_, far) = open(&mut w, SERVER);
+    let dead = Impairment {
+        loss: 1000,
+        ..Impairment::NONE
+    };
+    w.container.impair(dead, dead);
+    far.send(b"into the void");
+    // RFC 9293 section 3.8.3: not before 100 seconds.
+    w.pass(100 * SECOND);
+    assert_eq!(far.closed(), Closed::Open);
+    w.pass(1500 * SECOND);
+    assert_eq!(far.closed(), Closed::Reset);
+    assert_clean(&mut w);
+}
+
+#[test]
+fn the_hosts_loopback_and_other_forbidden_places_are_unreachable() {
+    for forbidden in [
+        "10.0.2.2:80",
+        "127.0.0.1:80",
+        "0.0.0.0:80",
+        "169.254.169.254:80",
+        "[fd00:2::2]:80",
+    ] {
+        let mut w = World::plain();
+        let forbidden: SocketAddr = forbidden.parse().unwrap();
+        for loopback in ["127.0.0.1:80", "[::1]:80", "0.0.0.0:80", "169.254.169.254:80"] {
+            w.gateway
+                .host_mut()
+                .tcp
+                .servers
+                .insert(loopback.parse().unwrap(), Outcome::Accept);
+        }
+        w.container.tcp_connect(forbidden);
+        w.pass(SECOND / 2);
+        assert_eq!(w.gateway.host_mut().tcp.far.len(), 0, "{forbidden}");
+        assert_eq!(w.container.take_errors().len(), 1, "{forbidden}");
+        assert_eq!(w.dropped(DropReason::Forbidden), 1);
+        assert_clean(&mut w);
+    }
+}
+
+#[test]
+fn with_host_loopback_the_gateways_address_leads_there() {
+    let mut c = config();
+    c.host_loopback = pontoon_nat::config::HostLoopback::ByGateway;
+    let mut w = World::new(sim::Config::default(), c);
+    let loopback: SocketAddr = "127.0.0.1:80".parse().unwrap();
+    w.gateway.host_mut().tcp.servers.insert(loopback, Outcome::Accept);
+    let (id, far) = open(&mut w, "10.0.2.2:80".parse().unwrap());
+    assert_eq!(far.remote(), loopback);
+    upload(&mut w, id, &far, b"hello", 10);
+    close(&mut w, id, &far);
+}
+
+#[test]
+fn a_container_out_of_its_share_is_refused_and_others_go_on() {
+    let mut c = config();
+    c.max_flows_per_container = 3;
+    let mut w = World::new(sim::Config::default(), c);
+    let open_ones: Vec<_> = (0..3).map(|_| open(&mut w, SERVER)).collect();
+    w.container.tcp_connect(SERVER);
+    w.pass(SECOND / 2);
+    assert_eq!(w.dropped(DropReason::QuotaFull), 1);
+    assert_eq!(w.container.take_errors().len(), 1);
+    for (id, far) in &open_ones {
+        upload(&mut w, *id, far, b"alive", 10);
+    }
+}
+
+#[test]
+fn a_host_out_of_descriptors_refuses_and_goes_on() {
+    let mut w = World::plain();
+    w.gateway.host_mut().tcp.descriptors = Some(2);
+    let (a, far_a) = open(&mut w, SERVER);
+    let (_, _) = open(&mut w, SERVER);
+    w.container.tcp_connect(SERVER);
+    w.pass(SECOND / 2);
+    assert_eq!(w.dropped(DropReason::HostExhausted), 1);
+    assert_eq!(w.container.take_errors().len(), 1);
+    upload(&mut w, a, &far_a, b"alive", 10);
+}
+
+mod published {
+    use super::*;
+
+    const CLIENT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(203, 0, 113, 5)), 51_000);
+    const HOST: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 8080);
+
+    /// A world that publishes the container's port 80.
+    fn publish(w: &mut World) -> SimListener {
+        let listener = SimListener::default();
+        w.gateway
+            .publish_tcp(PORT, "10.0.2.100:80".parse().unwrap(), listener.clone());
+        listener
+    }
+
+    /// A client connects; its far end.
+    fn client(w: &mut World, listener: &SimListener, peer: SocketAddr, local: SocketAddr) -> Far {
+        let far = listener.connect(w.gateway.host_mut(), peer, local);
+        let token = w.gateway.listener_tokens()[0];
+        let ready = pontoon_switch::Ready {
+            readable: true,
+            ..Default::default()
+        };
+        w.gateway.ready(w.now, token.encode(), ready, &mut w.out);
+        far
+    }
+
+    #[test]
+    fn the_container_sees_the_real_client() {
+        let mut w = World::plain();
+        let listener = publish(&mut w);
+        let server = w.container.tcp_listen(80);
+        let far = client(&mut w, &listener, CLIENT, HOST);
+        w.until(5 * SECOND, "connected", |w| {
+            w.container.tcp_state(server) == State::Established
+        });
+        assert_eq!(w.container.tcp_remote(server), Some(CLIENT));
+        download(&mut w, server, &far, &pattern(100_000, 1), 100_000);
+        upload(&mut w, server, &far, &pattern(100_000, 2), 100_000);
+        close(&mut w, server, &far);
+    }
+
+    #[test]
+    fn a_client_on_the_host_or_with_a_container_address_appears_as_the_gateway() {
+        for (peer, local) in [
+            ("127.0.0.1:51000", "127.0.0.1:8080"),
+            ("192.0.2.1:51000", "192.0.2.1:8080"),
+            ("10.0.2.100:51000", "192.0.2.1:8080"),
+            ("10.0.2.77:51000", "192.0.2.1:8080"),
+            ("[::1]:51000", "[::1]:8080"),
+            ("[2001:db8::9]:51000", "[2001:db8::1]:8080"),
+        ] {
+            let mut w = World::plain();
+            let listener = publish(&mut w);
+            let server = w.container.tcp_listen(80);
+            let far = client(&mut w, &listener, peer.parse().unwrap(), local.parse().unwrap());
+            w.until(5 * SECOND, "connected", |w| {
+                w.container.tcp_state(server) == State::Established
+            });
+            assert_eq!(
+                w.container.tcp_remote(server),
+                Some("10.0.2.2:51000".parse().unwrap()),
+                "{peer}"
+            );
+            download(&mut w, server, &far, b"hello", 10);
+            close(&mut w, server, &far);
+        }
+    }
+
+    #[test]
+    fn clients_seen_as_the_gateway_may_share_a_port() {
+        let mut w = World::plain();
+        let listener = publish(&mut w);
+        let servers = [w.container.tcp_listen(80), w.container.tcp_listen(80)];
+        let local = "127.0.0.1:8080".parse().unwrap();
+        let a = client(&mut w, &listener, "127.0.0.1:51000".parse().unwrap(), local);
+        let b = client(&mut w, &listener, "127.0.0.2:51000".parse().unwrap(), local);
+        w.pass(SECOND);
+        assert!(
+            servers
+                .iter()
+                .all(|&s| w.container.tcp_state(s) == State::Established)
+        );
+        assert_ne!(
+            w.container.tcp_remote(servers[0]),
+            w.container.tcp_remote(servers[1])
+        );
+        assert!(a.closed() == Closed::Open && b.closed() == Closed::Open);
+    }
+
+    #[test]
+    fn a_container_that_refuses_gives_the_client_a_reset() {
+        let mut w = World::plain();
+        let listener = publish(&mut w);
+        let far = client(&mut w, &listener, CLIENT, HOST);
+        // smoltcp has to ask for the gateway's Ethernet address first, and lets its first reset go meanwhile.
+        w.pass(3 * SECOND);
+        assert_eq!(far.closed(), Closed::Reset);
+        assert_clean(&mut w);
+    }
+
+    #[test]
+    fn a_container_that_is_silent_gives_the_client_a_reset() {
+        let mut w = World::plain();
+        let listener = publish(&mut w);
+        let dead = Impairment {
+            loss: 1000,
+            ..Impairment::NONE
+        };
+        w.container.impair(dead, dead);
+        let far = client(&mut w, &listener, CLIENT, HOST);
+        w.pass(30 * SECOND);
+        assert_eq!(far.closed(), Closed::Open);
+        w.pass(60 * SECOND);
+        assert_eq!(far.closed(), Closed::Reset);
+        assert_clean(&mut w);
+    }
+
+    #[test]
+    fn data_of_a_client_that_came_with_its_syn_are_not_lost() {
+        let mut w = World::plain();
+        let listener = publish(&mut w);
+        let server = w.container.tcp_listen(80);
+        let far = client(&mut w, &listener, CLIENT, HOST);
+        far.send(b"early");
+        far.finish();
+        w.pass(SECOND);
+        assert_eq!(w.container.tcp_recv(server, 100), b"early");
+        assert_eq!(w.container.tcp_state(server), State::CloseWait);
+    }
+
+    #[test]
+    fn a_host_out_of_descriptors_refuses_the_client() {
+        let mut w = World::plain();
+        let listener = publish(&mut w);
+        w.gateway.host_mut().tcp.descriptors = Some(0);
+        let far = client(&mut w, &listener, CLIENT, HOST);
+        w.settle();
+        assert_eq!(far.closed(), Closed::Reset);
+        assert_eq!(w.dropped(DropReason::HostExhausted), 1);
+    }
+}
+
+mod any_order {
+    //! Random open, write, stall, half-close, reset and loss on many flows.
+
+    use super::*;
+    use proptest::prelude::*;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Open,
+        Up(usize, usize),
+        Down(usize, usize),
+        Take(usize, usize),
+        Read(usize, usize),
+        CloseContainer(usize),
+        CloseHost(usize),
+        ResetContainer(usize),
+        ResetHost(usize),
+        Pass(u64),
+        Impair(u16),
+        Stall(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let flow = 0..6usize;
+        prop_oneof![
+            3 => Just(Step::Open),
+            4 => (flow.clone(), 1..80_000usize).prop_map(|(f, n)| Step::Up(f, n)),
+            4 => (flow.clone(), 1..80_000usize).prop_map(|(f, n)| Step::Down(f, n)),
+            3 => (flow.clone(), 1..80_000usize).prop_map(|(f, n)| Step::Take(f, n)),
+            3 => (flow.clone(), 1..80_000usize).prop_map(|(f, n)| Step::Read(f, n)),
+            1 => flow.clone().prop_map(Step::CloseContainer),
+            1 => flow.clone().prop_map(Step::CloseHost),
+            1 => flow.clone().prop_map(Step::ResetContainer),
+            1 => flow.prop_map(Step::ResetHost),
+            4 => (1..3000u64).prop_map(Step::Pass),
+            1 => (0..120u16).prop_map(Step::Impair),
+            1 => (1..4000u64).prop_map(Step::Stall),
+        ]
+    }
+
+    struct Flow {
+        id: TcpId,
+        far: Far,
+        up: Vec<u8>,
+        up_got: Vec<u8>,
+        down: Vec<u8>,
+        down_got: Vec<u8>,
+        closed_container: bool,
+        closed_host: bool,
+        reset: bool,
+    }
+
+    impl Flow {
+        fn take(&mut self, n: usize) {
+            self.up_got.extend(self.far.take(n));
+            assert!(self.up.starts_with(&self.up_got), "bytes to the host differ");
+        }
+
+        fn read(&mut self, w: &mut World, n: usize) {
+            self.down_got.extend(w.container.tcp_recv(self.id, n));
+            assert!(
+                self.down.starts_with(&self.down_got),
+                "bytes to the container differ"
+            );
+        }
+    }
+
+    fn run(steps: Vec<Step>, seed: u64, tso: bool, capacity: usize) {
+        let mut w = World::new(
+            sim::Config {
+                seed,
+                tso,
+                ..sim::Config::default()
+            },
+            config(),
+        );
+        w.gateway.host_mut().tcp.send_capacity = capacity;
+        let mut flows: Vec<Flow> = Vec::new();
+        for step in steps {
+            match step {
+                Step::Open => {
+                    if flows.len() == 6 {
+                        continue;
+                    }
+                    let (id, far) = open_patiently(&mut w);
+                    let (up, down) = (Vec::new(), Vec::new());
+                    flows.push(Flow {
+                        id,
+                        far,
+                        up,
+                        up_got: Vec::new(),
+                        down,
+                        down_got: Vec::new(),
+                        closed_container: false,
+                        closed_host: false,
+                        reset: false,
+                    });
+                }
+                Step::Up(f, n) => {
+                    if let Some(f) = flows.get_mut(f).filter(|f| !f.closed_container && !f.reset) {
+                        let data = pattern(n, f.up.len() as u32 ^ 77);
+                        let n = w.container.tcp_send(f.id, &data);
+                        f.up.extend(&data[..n]);
+                    }
+                }
+                Step::Down(f, n) => {
+                    if let Some(f) = flows.get_mut(f).filter(|f| !f.closed_host && !f.reset) {
+                        let data = pattern(n, f.down.len() as u32 ^ 99);
+                        f.far.send(&data);
+                        f.down.extend(&data);
+                    }
+                }
+                Step::Take(f, n) => {
+                    if let Some(f) = flows.get_mut(f) {
+                        f.take(n);
+                    }
+                }
+                Step::Read(f, n) => {
+                    if let Some(f) = flows.get_mut(f) {
+                        f.read(&mut w, n);
+                    }
+                }
+                Step::CloseContainer(f) => {
+                    if let Some(f) = flows.get_mut(f).filter(|f| !f.reset && !f.closed_container) {
+                        f.closed_container = true;
+                        w.container.tcp_close(f.id);
+                    }
+                }
+                Step::CloseHost(f) => {
+                    if let Some(f) = flows.get_mut(f).filter(|f| !f.reset && !f.closed_host) {
+                        f.closed_host = true;
+                        f.far.finish();
+                    }
+                }
+                Step::ResetContainer(f) => {
+                    if let Some(f) = flows.get_mut(f) {
+                        f.reset = true;
+                        w.container.tcp_abort(f.id);
+                    }
+                }
+                Step::ResetHost(f) => {
+                    if let Some(f) = flows.get_mut(f).filter(|f| !f.far.released()) {
+                        f.reset = true;
+                        f.far.reset();
+                    }
+                }
+                Step::Pass(ms) => w.pass(Duration::from_millis(ms)),
+                Step::Impair(loss) => {
+                    let wire = Impairment::lossy(loss);
+                    w.container.impair(wire, wire);
+                }
+                Step::Stall(ms) => {
+                    let stalled_until = w.now + Duration::from_millis(ms);
+                    let wire = Impairment {
+                        stalled_until,
+                        ..Impairment::NONE
+                    };
+                    w.container.impair(wire, wire);
+                }
+            }
+            w.settle();
+        }
+        // All that was sent arrives, on whatever was not reset; then everything closes, and nothing is left.
+        w.container.impair(Impairment::NONE, Impairment::NONE);
+        for f in &mut flows {
+            if f.reset {
+                // A reset that was lost on the wire is made good by the next segment.
+                w.container.tcp_abort(f.id);
+                if !f.far.released() {
+                    f.far.reset();
+                }
+            }
+        }
+        w.until(4000 * SECOND, "every byte", |w| {
+            for f in flows.iter_mut().filter(|f| !f.reset) {
+                f.take(usize::MAX);
+                f.read(w, usize::MAX);
+            }
+            flows
+                .iter()
+                .all(|f| f.reset || (f.up_got.len() == f.up.len() && f.down_got.len() == f.down.len()))
+        });
+        for f in &flows {
+            if !f.reset {
+                if !f.closed_container {
+                    w.container.tcp_close(f.id);
+                }
+                if !f.closed_host {
+                    f.far.finish();
+                }
+            }
+        }
+        w.until(4000 * SECOND, "every socket released", |_| {
+            flows.iter().all(|f| f.far.released())
+        });
+        for f in flows.iter().filter(|f| !f.reset) {
+            assert_eq!(f.far.closed(), Closed::Fin);
+        }
+        assert_clean(&mut w);
+    }
+
+    fn open_patiently(w: &mut World) -> (TcpId, Far) {
+        let before = w.gateway.host_mut().tcp.far.len();
+        let id = w.container.tcp_connect(SERVER);
+        w.until(600 * SECOND, "connected", |w| {
+            w.container.tcp_state(id) == State::Established
+        });
+        (id, w.gateway.host_mut().tcp.far[before].clone())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 128, max_shrink_iters: 2000, ..ProptestConfig::default() })]
+        #[test]
+        fn every_byte_arrives_and_nothing_is_left(
+            steps in proptest::collection::vec(step(), 1..60),
+            seed in 1..1000u64,
+            tso in any::<bool>(),
+            capacity in prop_oneof![Just(3_000usize), Just(20_000), Just(300_000)],
+        ) {
+            run(steps, seed, tso, capacity);
+        }
+    }
+}
