@@ -850,6 +850,8 @@ mod any_order {
         for f in flows.iter().filter(|f| !f.reset) {
             assert_eq!(f.far.closed(), Closed::Fin);
         }
+        // A SYN that the wire had repeated and held back may have come when all was over; nobody answers it.
+        w.pass(100 * SECOND);
         assert_clean(&mut w);
     }
 
@@ -863,7 +865,7 @@ mod any_order {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 128, max_shrink_iters: 2000, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig { cases: 128, max_shrink_iters: 2000, failure_persistence: None, ..ProptestConfig::default() })]
         #[test]
         fn every_byte_arrives_and_nothing_is_left(
             steps in proptest::collection::vec(step(), 1..60),

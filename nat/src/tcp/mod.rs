@@ -128,6 +128,8 @@ impl<H: TcpHost> Relay<H> {
                 }
             }
             Phase::SynAckSent | Phase::SynSent | Phase::TimeWait => {}
+            // The host's stream had ended in order already: nothing is left to read that would tell of the reset.
+            Phase::Open if ready.error && conn.send != Send::Open => self.abort(cx, key),
             Phase::Open => {
                 if ready.writable && conn.window_closed {
                     self.window_reopened(cx, key);
