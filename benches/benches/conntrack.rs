@@ -12,15 +12,31 @@ use pontoon_switch::{Instant, PortId};
 
 fn tuple(n: u32) -> Tuple {
     // As containers make them: few sources, many ports and destinations.
-    let src = SocketAddr::new(Ipv4Addr::new(10, 0, 2, (n % 200) as u8 + 2).into(), 1024 + (n / 200 % 60_000) as u16);
+    let src = SocketAddr::new(
+        Ipv4Addr::new(10, 0, 2, (n % 200) as u8 + 2).into(),
+        1024 + (n / 200 % 60_000) as u16,
+    );
     let dst = SocketAddr::new(Ipv4Addr::from(0xc633_0000 + n / 50).into(), 443);
-    Tuple { protocol: Protocol::Tcp, src, dst }
+    Tuple {
+        protocol: Protocol::Tcp,
+        src,
+        dst,
+    }
 }
 
 fn main() {
-    println!("{:>10} {:>12} {:>12} {:>12} {:>12}", "entries", "bytes each", "insert ns", "look-up ns", "touch ns");
+    println!(
+        "{:>10} {:>12} {:>12} {:>12} {:>12}",
+        "entries", "bytes each", "insert ns", "look-up ns", "touch ns"
+    );
     for n in [1_000, 10_000, 100_000, 1_000_000_u32] {
-        let mut table = Table::new(Limits { total: n, per_container: n }, (7, 11));
+        let mut table = Table::new(
+            Limits {
+                total: n,
+                per_container: n,
+            },
+            (7, 11),
+        );
         let now = Instant::from_millis(1);
         let started = Clock::now();
         for i in 0..n {
@@ -51,7 +67,9 @@ fn main() {
         }
         let lookup = lookup - nanos(started, looks);
 
-        let ids: Vec<_> = (0..looks.min(n)).map(|i| table.lookup(&tuple(step(i))).expect("it is there").0).collect();
+        let ids: Vec<_> = (0..looks.min(n))
+            .map(|i| table.lookup(&tuple(step(i))).expect("it is there").0)
+            .collect();
         let started = Clock::now();
         for id in &ids {
             table.touch(Instant::from_millis(2000), *id);

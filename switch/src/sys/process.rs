@@ -156,8 +156,14 @@ impl Signals {
             if error != 0 {
                 return Err(io::Error::from_raw_os_error(error));
             }
-            let fd = check(libc::signalfd(-1, set.as_ptr(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK))?;
-            Ok(Self { fd: OwnedFd::from_raw_fd(fd) })
+            let fd = check(libc::signalfd(
+                -1,
+                set.as_ptr(),
+                libc::SFD_CLOEXEC | libc::SFD_NONBLOCK,
+            ))?;
+            Ok(Self {
+                fd: OwnedFd::from_raw_fd(fd),
+            })
         }
     }
 
@@ -169,7 +175,11 @@ impl Signals {
         let n = unsafe { libc::read(self.fd.as_raw_fd(), info.as_mut_ptr().cast(), size) };
         if n < 0 {
             let e = io::Error::last_os_error();
-            return if e.kind() == io::ErrorKind::WouldBlock { Ok(None) } else { Err(e) };
+            return if e.kind() == io::ErrorKind::WouldBlock {
+                Ok(None)
+            } else {
+                Err(e)
+            };
         }
         if n as usize != size {
             return Ok(None);
@@ -177,7 +187,10 @@ impl Signals {
         // SAFETY: the whole structure was just written, and it is plain integers.
         let info = unsafe { info.assume_init() };
         // `SI_USER` is 0, what processes send otherwise is negative, what the kernel makes is positive (`sigaction(2)`).
-        Ok(Some(Received { number: info.ssi_signo.cast_signed(), by_kernel: info.ssi_code > 0 }))
+        Ok(Some(Received {
+            number: info.ssi_signo.cast_signed(),
+            by_kernel: info.ssi_code > 0,
+        }))
     }
 }
 
@@ -205,13 +218,17 @@ mod tests {
         let early = waitpid(Some(pid), WaitOptions::NOHANG).expect("wait");
         assert!(early.is_none(), "it ran before it was released");
         child.release().expect("alive");
-        let (_, status) = waitpid(Some(pid), WaitOptions::empty()).expect("wait").expect("ended");
+        let (_, status) = waitpid(Some(pid), WaitOptions::empty())
+            .expect("wait")
+            .expect("ended");
         assert_eq!(status.exit_status(), Some(7));
 
         let child = spawn_held(Namespaces::USER, &c("/bin/sh"), &script("exit 0"), &[]).expect("clone");
         let pid = child.pid();
         drop(child);
-        let (_, status) = waitpid(Some(pid), WaitOptions::empty()).expect("wait").expect("ended");
+        let (_, status) = waitpid(Some(pid), WaitOptions::empty())
+            .expect("wait")
+            .expect("ended");
         assert_eq!(status.exit_status(), Some(127));
     }
 
@@ -220,9 +237,16 @@ mod tests {
         let _signals = Signals::take(&[libc::SIGUSR1]).expect("signalfd");
         let mut shell = std::process::Command::new("/bin/sh");
         shell.args(["-c", "kill -USR1 $$; exit 3"]);
-        assert_eq!(shell.status().expect("sh").code(), Some(3), "the mask was not inherited");
+        assert_eq!(
+            shell.status().expect("sh").code(),
+            Some(3),
+            "the mask was not inherited"
+        );
         let status = unblock_signals_in(&mut shell).status().expect("sh");
-        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(libc::SIGUSR1));
+        assert_eq!(
+            std::os::unix::process::ExitStatusExt::signal(&status),
+            Some(libc::SIGUSR1)
+        );
     }
 
     #[test]
@@ -234,6 +258,12 @@ mod tests {
         // SAFETY: `tgkill` takes three numbers; the signal is blocked in this thread, which alone it is for.
         let sent = unsafe { libc::syscall(libc::SYS_tgkill, group, me, libc::SIGUSR2) };
         assert_eq!(sent, 0);
-        assert_eq!(signals.next().expect("read"), Some(Received { number: libc::SIGUSR2, by_kernel: false }));
+        assert_eq!(
+            signals.next().expect("read"),
+            Some(Received {
+                number: libc::SIGUSR2,
+                by_kernel: false
+            })
+        );
     }
 }
