@@ -14,6 +14,7 @@
 pub mod config;
 pub mod cx;
 pub mod flow;
+pub mod fragment;
 pub mod gateway;
 pub mod host;
 pub mod icmp;
@@ -23,5 +24,6 @@ pub mod publish;
 pub mod slab;
 mod sum;
 pub mod tcp;
+pub mod udp;
 
 pub use gateway::{Endpoint, Gateway, Published, Secrets};

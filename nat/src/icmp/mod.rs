@@ -10,12 +10,14 @@
 //! Errors that a container sends are about what the gateway sent to it: [`from_container`] finds the flow. A host
 //! socket cannot send an ICMP error on, so only TCP's relay uses them (a path's MTU).
 //!
-//! Echo requests go out by ping sockets, one for each identifier of a container.
+//! Echo requests go out by ping sockets ([`EchoRelay`]).
 
+mod echo;
 mod error;
 mod inbound;
 mod quote;
 
+pub use echo::EchoRelay;
 pub use error::{IcmpError, RateLimiter, send_error};
 pub use inbound::{ContainerError, from_container};
 pub use quote::{Quote, quote_echo, quote_tcp, quote_udp};

@@ -1,6 +1,8 @@
 //! The real host: system calls on non-blocking sockets, watched by the worker's poll.
 
+mod ping;
 mod tcp;
+mod udp;
 
 use std::fs::File;
 use std::io;
@@ -11,7 +13,9 @@ use pontoon_switch::worker::Registrar;
 use pontoon_switch::{Feature, Features};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+pub use ping::RealPing;
 pub use tcp::{RealListener, RealTcp};
+pub use udp::RealUdp;
 
 use crate::config::Outbound;
 
@@ -22,6 +26,8 @@ pub struct RealHost {
     features: Features,
     outbound: Outbound,
     peek_offset: PeekOffset,
+    /// The ports that the kernel gives out by itself.
+    ephemeral: (u16, u16),
     /// A descriptor kept so that a client can be refused when there is no other.
     reserve: Option<OwnedFd>,
 }
@@ -51,6 +57,7 @@ impl RealHost {
             features,
             outbound,
             peek_offset,
+            ephemeral: udp::ephemeral_ports(),
             reserve: Some(spare_descriptor()?),
         })
     }

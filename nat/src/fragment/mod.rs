@@ -1,0 +1,22 @@
+//! Fragments: what containers send in pieces is put together, what they get is cut to the link's MTU.
+//!
+//! # Theory of operation
+//!
+//! [`Reassembler`] keeps the pieces of datagrams that are not whole yet, by source, destination, protocol and
+//! identification. Everything is bounded: datagrams in all and of each source, bytes in all, time (RFC 791: 30 s
+//! here; RFC 8200 section 4.5: 60 s). Pieces may come in any order and more than once; pieces that overlap without being the
+//! same end their datagram (RFC 5722, here for IPv4 too), which otherwise would be whatever two readers make of it. Where
+//! a bound is met the oldest datagram of the greediest goes. A datagram whose time is up is told to its sender if its first
+//! piece is there.
+//!
+//! [`transmit`] is the other way: a transport packet in [`Cx::buf`] is sent as it is if it fits, with its checksum left
+//! partial, and otherwise in fragments, each header written over the end of the piece before, which is gone already.
+
+mod emit;
+mod reassemble;
+
+pub use emit::transmit;
+pub use reassemble::{Reassembler, Whole};
+
+#[cfg(doc)]
+use crate::cx::Cx;

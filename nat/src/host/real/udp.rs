@@ -1,0 +1,228 @@
+//! UDP sockets of the real host.
+
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+
+use pontoon_switch::sys::udp as sys;
+use pontoon_switch::worker::Interest;
+use pontoon_switch::{Feature, Features};
+use rustix::io::Errno;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use super::RealHost;
+use crate::host::{HostError, IpVersion, Origin, Token, UdpHost, UdpRecv, UdpSend, UdpSocket};
+
+/// The kernel's own ephemeral ports, where it does not say.
+const EPHEMERAL: (u16, u16) = (32_768, 60_999);
+
+/// A UDP socket of the real host.
+#[derive(Debug)]
+pub struct RealUdp {
+    socket: Socket,
+    v6: bool,
+    /// What the socket was last told; `None` before that.
+    dont_fragment: Option<bool>,
+    gso: bool,
+}
+
+impl RealHost {
+    /// Takes over the socket of a published port, which the front has bound. It is not yet watched: see
+    /// [`UdpHost::udp_register`].
+    ///
+    /// # Errors
+    /// It is no UDP socket.
+    pub fn udp_published(&self, socket: OwnedFd) -> io::Result<RealUdp> {
+        let socket = Socket::from(socket);
+        if socket.r#type()? != Type::DGRAM {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        socket.set_nonblocking(true)?;
+        let v6 = socket.domain()? == Domain::IPV6;
+        RealUdp::new(socket, v6, self.features)
+    }
+}
+
+impl RealUdp {
+    fn new(socket: Socket, v6: bool, features: Features) -> io::Result<Self> {
+        sys::report_all(socket.as_fd(), v6)?;
+        let gso = features.allows(Feature::UdpGso) && sys::has_gso(socket.as_fd());
+        if gso {
+            // Linux 5.0; before it each datagram comes by itself.
+            let _ = sys::set_gro(socket.as_fd());
+        }
+        Ok(Self {
+            socket,
+            v6,
+            dont_fragment: None,
+            gso,
+        })
+    }
+
+    fn send_once(&mut self, out: &sys::Outgoing, data: &[u8]) -> io::Result<()> {
+        let parts = [IoSlice::new(data)];
+        match sys::send(self.socket.as_fd(), out, &parts) {
+            Ok(_) => Ok(()),
+            // An error of an earlier datagram fails this call once; it stays in the error queue.
+            Err(e) if is_pending(&e) => sys::send(self.socket.as_fd(), out, &parts).map(drop),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+/// True for errors that may have been waiting on the socket rather than come from the call.
+pub(super) fn is_pending(error: &io::Error) -> bool {
+    !matches!(
+        error.raw_os_error().map(Errno::from_raw_os_error),
+        Some(Errno::AGAIN | Errno::MSGSIZE | Errno::INVAL | Errno::BADF) | None
+    )
+}
+
+impl UdpSocket for RealUdp {
+    fn send(&mut self, how: &UdpSend, payload: &[u8]) -> io::Result<()> {
+        if self.dont_fragment != Some(how.dont_fragment) {
+            sys::set_dont_fragment(self.socket.as_fd(), self.v6, how.dont_fragment)?;
+            self.dont_fragment = Some(how.dont_fragment);
+        }
+        let mut out = sys::Outgoing {
+            remote: how.remote,
+            local: how.local,
+            hop_limit: how.hop_limit,
+            tos: how.tos,
+            segment: how.segment,
+        };
+        let Some(size) = how
+            .segment
+            .map(usize::from)
+            .filter(|&s| s > 0 && s < payload.len())
+        else {
+            out.segment = None;
+            return self.send_once(&out, payload);
+        };
+        // What UDP_SEGMENT does not take at once: too many, or more than an IP packet holds.
+        let room = if self.v6 { 65_527 } else { 65_507 };
+        let at_once = (sys::MAX_SEGMENTS.min(room / size)).max(1) * size;
+        for part in payload.chunks(at_once) {
+            if self.gso && part.len() > size {
+                match self.send_once(&out, part) {
+                    Ok(()) => continue,
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Err(e),
+                    // A device without checksums (EIO), or segments over the path's MTU, which may be fragmented.
+                    Err(_) => {}
+                }
+            }
+            out.segment = None;
+            for datagram in part.chunks(size) {
+                self.send_once(&out, datagram)?;
+            }
+            out.segment = how.segment;
+        }
+        Ok(())
+    }
+
+    fn recv(&mut self, buf: &mut [u8]) -> io::Result<UdpRecv> {
+        let received = match sys::recv(self.socket.as_fd(), buf) {
+            Err(e) if is_pending(&e) => sys::recv(self.socket.as_fd(), buf),
+            done => done,
+        }?;
+        Ok(UdpRecv {
+            len: received.len,
+            remote: received.remote,
+            local: received.local,
+            hop_limit: received.hop_limit,
+            tos: received.tos,
+            segment: received.segment,
+        })
+    }
+
+    fn recv_error(&mut self, buf: &mut [u8]) -> io::Result<Option<HostError>> {
+        recv_error(&self.socket, buf)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        let address = self.socket.local_addr()?;
+        address
+            .as_socket()
+            .ok_or_else(|| io::ErrorKind::Unsupported.into())
+    }
+}
+
+/// Takes the next entry of `socket`'s error queue that says something.
+pub(super) fn recv_error(socket: &Socket, buf: &mut [u8]) -> io::Result<Option<HostError>> {
+    while let Some(error) = sys::recv_error(socket.as_fd(), buf)? {
+        // `include/uapi/linux/errqueue.h`: SO_EE_ORIGIN_LOCAL, _ICMP, _ICMP6; the rest are no errors.
+        let origin = match error.origin {
+            1 => Origin::Local,
+            2 => Origin::Icmp,
+            3 => Origin::Icmp6,
+            _ => continue,
+        };
+        return Ok(Some(HostError {
+            remote: error.remote,
+            origin,
+            errno: error.errno,
+            kind: error.kind,
+            code: error.code,
+            info: error.info,
+            offender: error.offender,
+            len: error.len,
+        }));
+    }
+    Ok(None)
+}
+
+impl RealHost {
+    /// A datagram socket for outgoing traffic, bound to the outbound address and interface, and `port`.
+    pub(super) fn datagram(&self, version: IpVersion, protocol: Protocol, port: u16) -> io::Result<Socket> {
+        let (domain, source): (_, IpAddr) = match version {
+            IpVersion::V4 => (
+                Domain::IPV4,
+                self.outbound.address4.unwrap_or(Ipv4Addr::UNSPECIFIED).into(),
+            ),
+            IpVersion::V6 => (
+                Domain::IPV6,
+                self.outbound.address6.unwrap_or(Ipv6Addr::UNSPECIFIED).into(),
+            ),
+        };
+        let socket = Socket::new_raw(domain, Type::DGRAM.nonblocking().cloexec(), Some(protocol))?;
+        if version == IpVersion::V6 {
+            socket.set_only_v6(true)?;
+        }
+        if let Some(interface) = &self.outbound.interface {
+            socket.bind_device(Some(interface.as_bytes()))?;
+        }
+        socket.bind(&SockAddr::from(SocketAddr::new(source, port)))?;
+        Ok(socket)
+    }
+}
+
+impl UdpHost for RealHost {
+    type Udp = RealUdp;
+
+    fn udp_open(&mut self, token: Token, version: IpVersion, port: Option<u16>) -> io::Result<RealUdp> {
+        let socket = self.datagram(version, Protocol::UDP, port.unwrap_or(0))?;
+        let socket = RealUdp::new(socket, version == IpVersion::V6, self.features)?;
+        self.registrar
+            .register(socket.socket.as_fd(), token.encode(), Interest::READABLE)?;
+        Ok(socket)
+    }
+
+    fn udp_register(&mut self, socket: &mut RealUdp, token: Token) -> io::Result<()> {
+        self.registrar
+            .register(socket.socket.as_fd(), token.encode(), Interest::READABLE)
+    }
+
+    fn ephemeral_ports(&self) -> (u16, u16) {
+        self.ephemeral
+    }
+}
+
+/// The ports that the kernel gives out by itself.
+pub(super) fn ephemeral_ports() -> (u16, u16) {
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let mut ports = range.split_ascii_whitespace().map_while(|p| p.parse().ok());
+    match (ports.next(), ports.next()) {
+        (Some(first), Some(last)) => (first, last),
+        _ => EPHEMERAL,
+    }
+}
