@@ -10,7 +10,24 @@
 //! One worker (one thread, one `mio` loop) owns one network whole, so nothing on this way is locked, shared or
 //! allocated.
 //!
-//! This crate touches the file descriptors of its ports and nothing else: no namespaces, no configuration files.
+//! # The parts
+//!
+//! | module | is |
+//! |---|---|
+//! | [`frame`], [`headers`], [`offload`] | a frame in a borrowed buffer, what its virtio-net header claims, and doing in software what a device cannot |
+//! | [`switch`], [`fdb`], [`policy`] | the decision: admit, learn, forward; a pure function of what it was told |
+//! | [`port`] | the wires: [`port::tap`], [`port::plain`], [`port::veth`], and [`port::pair`] in memory |
+//! | [`station`] | what lives on the switch and has no wire |
+//! | [`network`] | switch, ports and station put together; needs no poll, so that tests drive it by hand |
+//! | [`worker`] | the thread and the poll that drive a network, and the handle by which others reach it |
+//! | [`drops`], [`features`], [`time`], [`mac`] | reasons and counters, optional kernel features, time as an argument, addresses |
+//! | [`sys`] | the one room for `unsafe` |
+//!
+//! Frames, headers and addresses come from attackers. What a frame claims is held against its bytes once, where it
+//! enters ([`Offload::decode`]); whom it claims to be from is held against its port's [`Policy`].
+//!
+//! This crate touches the file descriptors of its ports and nothing else: no namespaces, no configuration files. (The
+//! openers in [`sys`] work in whatever namespace their caller is in.)
 
 #![deny(unsafe_code)]
 

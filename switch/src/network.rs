@@ -4,7 +4,7 @@
 //! [`Network::poll_port`]. Either way nothing is allocated for a frame, and time is an argument.
 //!
 //! The station answers through [`Out`] while it holds the frame it answers: its own frames are switched at once, out of
-//! its own buffers. So the network is two halves that can be borrowed apart: the station, and the [`Fabric`] of
+//! its own buffers. So the network is two halves that can be borrowed apart: the station, and the fabric of
 //! everything else.
 
 use std::io;

@@ -109,6 +109,10 @@ fn ip(argv: &[&str]) {
 }
 
 fn check_tools() {
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "these tests make network namespaces and devices: run them as root"
+    );
     let missing: Vec<&str> = NEEDED
         .iter()
         .filter(|(tool, _)| {
@@ -173,7 +177,7 @@ impl Lab {
             Wire::Tap | Wire::PlainTap => {
                 let fd = host.inside(move || match wire {
                     Wire::PlainTap => tun::open_plain_tap("eth0").expect("open the plain TAP"),
-                    Wire::Tap | Wire::Veth => tun::open_tap("eth0").expect("open the TAP"),
+                    Wire::Tap | Wire::Veth => tun::open_vnet_tap("eth0").expect("open the TAP"),
                 });
                 tap::adopt(fd, mtu, features).expect("adopt the TAP")
             }

@@ -48,9 +48,15 @@ pub struct Identity {
 /// `ENOENT` or `EACCES` for `/dev/net/tun`, `EPERM` without `CAP_NET_ADMIN` over the namespace, `EBUSY` for a device that
 /// is in use, `EINVAL` for a name that is too long.
 pub fn open_tap(name: &str) -> io::Result<OwnedFd> {
-    if !Features::from_env().allows(Feature::VnetHdr) {
-        return open_plain_tap(name);
+    if Features::from_env().allows(Feature::VnetHdr) {
+        open_vnet_tap(name)
+    } else {
+        open_plain_tap(name)
     }
+}
+
+/// As [`open_tap`], whatever the environment says.
+pub fn open_vnet_tap(name: &str) -> io::Result<OwnedFd> {
     let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
     let fd = rustix::fs::open(
         "/dev/net/tun",
