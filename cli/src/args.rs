@@ -49,7 +49,9 @@ Examples:
                             two containers on one switch, which know each other's names
   pontoon doctor            what this host lacks, and how to mend it
 
-The control socket of each network is in $XDG_RUNTIME_DIR/pontoon (root: /run/pontoon); it speaks HTTP and JSON."
+The control socket of each network is in $XDG_RUNTIME_DIR/pontoon (root: /run/pontoon), or in $PONTOON_RUNTIME_DIR \
+if that is set. It speaks HTTP and JSON: curl --unix-socket $XDG_RUNTIME_DIR/pontoon/NAME.sock \
+http://pontoon/v1/networks"
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -98,17 +100,20 @@ pub(crate) enum Command {
 /// The command's exit status is ours, and signals are passed on to it. What it does to files it does to yours: only
 /// the network is its own.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "\
-Without --network the container gets a private network named after it, which lives until its last container ends. The
-options under \"Network\" describe that network and cannot be given for one that is already running.
+#[command(
+    override_usage = "pontoon run [OPTIONS] [--] [CMD [ARG...]]",
+    after_help = "\
+Without --network the container gets a private network named after it, which lives until its last container ends. \
+The options under \"Network\" describe that network and cannot be given for one that is already running.
 
-What `run` does not isolate: files, processes, users. The command sees the host's files, with the rights of the user
-who started it; only /etc/resolv.conf, /etc/hosts, /etc/hostname and the directory of the control sockets are covered.
+What `run` does not isolate: files. The command sees the host's files, with the rights of the user who started it; \
+only /etc/resolv.conf, /etc/hosts, /etc/hostname and the directory of the control sockets are covered.
 
 Examples:
   pontoon run -p 8080:80 -- python3 -m http.server 80
   pontoon run -p 127.0.0.1:5353:53/udp -p '[::1]::53/tcp' -- dnsmasq -d
-  pontoon run -P --expose 80 --expose 443 -- nginx -g 'daemon off;'")]
+  pontoon run -P --expose 80 --expose 443 -- nginx -g 'daemon off;'"
+)]
 pub(crate) struct RunArgs {
     /// The container's name [default: made up]
     #[arg(long, value_parser = parse_name)]

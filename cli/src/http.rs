@@ -19,7 +19,7 @@ mod server;
 mod tests;
 
 pub(crate) use client::{Client, ClientError, encode};
-pub(crate) use server::serve;
+pub(crate) use server::{refuse, serve};
 
 /// Longest request line with its header fields, in bytes.
 pub(crate) const MAX_HEAD: usize = 16 * 1024;

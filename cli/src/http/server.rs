@@ -62,6 +62,15 @@ pub(crate) fn serve(stream: &UnixStream, mut handler: impl FnMut(Request) -> Res
     }
 }
 
+/// Answers a connection that is not served with 403 and closes it. Nothing that the peer sends is looked at.
+pub(crate) fn refuse(stream: &UnixStream, message: &str) -> io::Result<()> {
+    stream.set_nonblocking(false)?;
+    stream.set_write_timeout(Some(REQUEST_TIME))?;
+    write_response(stream, &Response::error(403, message), false, true)?;
+    linger(stream);
+    Ok(())
+}
+
 struct Incoming {
     request: Request,
     keep_alive: bool,

@@ -14,7 +14,8 @@ fn echo(request: Request) -> Response {
         "method": request.method,
         "path": request.path,
         "query": request.query,
-        "body": String::from_utf8_lossy(&request.body),
+        "length": request.body.len(),
+        "body": String::from_utf8_lossy(&request.body[..request.body.len().min(100)]),
     }))
 }
 
@@ -268,5 +269,101 @@ fn the_client_takes_other_servers_answers() {
     ] {
         let e = called(bytes).unwrap_err();
         assert!(e.to_string().starts_with("cannot read the answer: "), "{e}");
+    }
+}
+
+#[test]
+fn a_refused_peer_is_told_so_unheard() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let server = thread::spawn(move || refuse(&theirs, "not you"));
+    let (status, body) = Client::new(ours).call("GET", "/", None).unwrap();
+    assert_eq!(
+        (status, body.as_slice()),
+        (403, br#"{"error":"not you"}"#.as_slice())
+    );
+    server.join().unwrap().unwrap();
+}
+
+#[test]
+fn curl_is_understood_and_understands() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("s.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let large = dir.path().join("large");
+    // Curl asks leave to send a body as long as this.
+    std::fs::write(&large, vec![b'x'; MAX_BODY]).unwrap();
+    let larger = dir.path().join("larger");
+    std::fs::write(&larger, vec![b'x'; MAX_BODY + 1]).unwrap();
+    let data = |path: &std::path::Path| format!("@{}", path.display());
+    let (large, larger) = (data(&large), data(&larger));
+    for (arguments, status, contained) in [
+        (
+            &["http://pontoon/v1/networks?x=y"][..],
+            "200",
+            r#""path":["v1","networks"]"#,
+        ),
+        (&["http://pontoon/missing"], "404", "no such thing"),
+        (
+            &["-X", "DELETE", "-H", "Host:", "http://pontoon/"],
+            "400",
+            "0 Host fields",
+        ),
+        (&["-H", "Host;", "http://pontoon/"], "200", r#""method":"GET""#),
+        (&["--data", "{}", "http://pontoon/"], "200", r#""body":"{}""#),
+        (
+            &[
+                "--data",
+                "{}",
+                "-H",
+                "Transfer-Encoding: chunked",
+                "http://pontoon/",
+            ],
+            "200",
+            r#""body":"{}""#,
+        ),
+        (
+            &["--data-binary", &large, "http://pontoon/"],
+            "200",
+            r#""length":1048576"#,
+        ),
+        (
+            &["--data-binary", &larger, "http://pontoon/"],
+            "413",
+            "larger than 1048576 bytes",
+        ),
+        (
+            &["-0", "http://pontoon/", "http://pontoon/"],
+            "200",
+            r#""method":"GET""#,
+        ),
+    ] {
+        let mut curl = std::process::Command::new("curl")
+            .args([
+                "--silent",
+                "--show-error",
+                "--max-time",
+                "20",
+                "--write-out",
+                "\n%{http_code}",
+                "--unix-socket",
+            ])
+            .arg(&socket)
+            .args(arguments)
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("this test needs curl");
+        let connections = if arguments.contains(&"-0") { 2 } else { 1 };
+        for _ in 0..connections {
+            let (stream, _) = listener.accept().unwrap();
+            serve(&stream, echo).unwrap();
+        }
+        let mut text = String::new();
+        curl.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+        assert!(curl.wait().unwrap().success(), "{arguments:?}: {text:.300}");
+        assert!(
+            text.ends_with(&format!("\n{status}")),
+            "{arguments:?}: {text:.300}"
+        );
+        assert!(text.contains(contained), "{arguments:?}: {text:.300}");
     }
 }

@@ -22,10 +22,10 @@ each_user! {
         assert_eq!(networks.as_array().map(Vec::len), Some(2), "{networks}");
         let inspected = a.pontoon(["network", "inspect", "a", "other"]).run().json();
         assert_eq!(inspected.as_array().map(Vec::len), Some(2), "{inspected}");
-        assert_eq!(inspected[0]["name"], "a");
-        assert_eq!(inspected[0]["containers"].as_array().map(Vec::len), Some(2), "{inspected}");
-        let front = inspected[0]["front_pid"].as_u64().expect("a pid");
-        let packet = inspected[0]["packet_pid"].as_u64().expect("a pid");
+        assert_eq!(inspected[0]["Name"], "a");
+        assert_eq!(inspected[0]["Containers"].as_object().map(|c| c.len()), Some(2), "{inspected}");
+        let front = inspected[0]["FrontPid"].as_u64().expect("a pid");
+        let packet = inspected[0]["PacketPid"].as_u64().expect("a pid");
         assert_ne!(front, packet, "front and packet process are separate");
         assert!(a.pontoon(["network", "ls"]).run().ok().contains("other"));
         drop((b, other));

@@ -68,7 +68,10 @@ pub(super) fn judge_tun(tun: &Tun) -> (Finding, bool) {
         Ok(true) if !tun.accessible => Finding::failure(
             CHECK,
             format!("{TUN} may not be opened by this user"),
-            format!("as root: chmod 666 {TUN}"),
+            format!(
+                "as root: chmod 666 {TUN}; to last: echo 'KERNEL==\"tun\", MODE=\"0666\"' \
+                 >/etc/udev/rules.d/60-tun.rules"
+            ),
         ),
         Ok(true) if !tun.loaded => {
             let what = format!(

@@ -1,0 +1,186 @@
+//! The commands that need no running network, as a user calls them.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// Runs `pontoon` with a directory of control sockets of its own.
+fn pontoon(dir: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_pontoon"))
+        .args(arguments)
+        .env("PONTOON_RUNTIME_DIR", dir.join("control"))
+        .env_remove("PONTOON_FALLBACK")
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn lists_are_empty_where_nothing_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    for (arguments, expected) in [
+        (&["ps"][..], "NAME  NETWORK  ADDRESSES  PORTS  SINCE\n"),
+        (&["ps", "--json"], "[]\n"),
+        (&["network", "ls"], "NAME  SUBNETS  MTU  CONTAINERS  SINCE\n"),
+        (&["network", "ls", "--json"], "[]\n"),
+        (&["conntrack", "ls"], ""),
+        (&["conntrack", "ls", "--json"], "[]\n"),
+        (&["fdb", "show"], ""),
+        (&["fdb", "show", "--json"], "[]\n"),
+        (&["stats"], ""),
+        (&["stats", "--json"], "[]\n"),
+    ] {
+        let output = pontoon(dir.path(), arguments);
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        assert_eq!(text(&output.stdout), expected, "{arguments:?}");
+    }
+    assert_eq!(
+        fs::read_dir(dir.path()).unwrap().count(),
+        0,
+        "asking makes no directory"
+    );
+}
+
+#[test]
+fn what_is_not_there_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    for (arguments, expected) in [
+        (
+            &["port", "web"][..],
+            "pontoon: no container named web is running: `pontoon ps` lists those that are\n",
+        ),
+        (
+            &["publish", "web", "8080:80"],
+            "pontoon: no container named web is running: `pontoon ps` lists those that are\n",
+        ),
+        (
+            &["unpublish", "web", "8080:80"],
+            "pontoon: no container named web is running: `pontoon ps` lists those that are\n",
+        ),
+        (
+            &["ps", "--network", "shop"],
+            "pontoon: no network named shop is running: `pontoon network ls` lists those that are\n",
+        ),
+        (
+            &["fdb", "show", "shop"],
+            "pontoon: no network named shop is running: `pontoon network ls` lists those that are\n",
+        ),
+        (
+            &["stats", "shop"],
+            "pontoon: no network named shop is running: `pontoon network ls` lists those that are\n",
+        ),
+        (
+            &["network", "inspect", "shop"],
+            "pontoon: no network named shop is running: `pontoon network ls` lists those that are\n",
+        ),
+        (
+            &["conntrack", "flush", "--container", "web"],
+            "pontoon: no container named web is running: `pontoon ps` lists those that are\n",
+        ),
+    ] {
+        let output = pontoon(dir.path(), arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {output:?}");
+        assert_eq!(text(&output.stderr), expected, "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_directory_that_others_can_enter_is_refused() {
+    use std::os::unix::fs::DirBuilderExt;
+    let dir = tempfile::tempdir().unwrap();
+    fs::DirBuilder::new()
+        .mode(0o755)
+        .create(dir.path().join("control"))
+        .unwrap();
+    let output = pontoon(dir.path(), &["ps"]);
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = text(&output.stderr);
+    assert!(
+        stderr.contains("mode 755") && stderr.contains("chmod 700"),
+        "{stderr}"
+    );
+}
+
+/// What of the host a careless doctor would change.
+fn host() -> BTreeSet<String> {
+    let mut state = BTreeSet::new();
+    for file in [
+        "/proc/modules",
+        "/proc/self/mounts",
+        "/proc/net/route",
+        "/proc/net/ipv6_route",
+    ] {
+        // The third and fourth columns of a module and the counts of a route change by themselves.
+        let of_line = |l: &str| l.split_ascii_whitespace().next().unwrap_or_default().to_owned();
+        let lines = fs::read_to_string(file).unwrap_or_default();
+        state.extend(lines.lines().map(|l| format!("{file} {}", of_line(l))));
+    }
+    for dir in ["/sys/class/net", "/run/netns", "/run/pontoon"] {
+        for entry in fs::read_dir(dir).into_iter().flatten() {
+            state.insert(entry.unwrap().path().display().to_string());
+        }
+    }
+    for sysctl in ["ping_group_range", "ip_unprivileged_port_start", "ip_forward"] {
+        let path = format!("/proc/sys/net/ipv4/{sysctl}");
+        state.insert(format!(
+            "{path} {}",
+            fs::read_to_string(&path).unwrap_or_default()
+        ));
+    }
+    state
+}
+
+#[test]
+fn the_doctor_finds_and_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let before = host();
+    let output = pontoon(dir.path(), &["doctor", "--json"]);
+    let after = host();
+    // Other tests may come and go with interfaces of their own; what the doctor tries is called trial0.
+    assert!(!after.iter().any(|line| line.contains("trial0")), "{after:?}");
+    let fixed = |state: &BTreeSet<String>| {
+        state
+            .iter()
+            .filter(|l| l.contains("modules") || l.contains("/proc/sys"))
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(fixed(&before), fixed(&after));
+    assert_eq!(
+        fs::read_dir(dir.path()).unwrap().count(),
+        0,
+        "the doctor makes no directory"
+    );
+    let findings: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let level = |f: &serde_json::Value| f["level"].as_str().unwrap().to_owned();
+    for check in [
+        "kernel",
+        "tun device",
+        "user namespaces",
+        "control sockets",
+        "ping",
+        "low ports",
+        "open files",
+    ] {
+        assert!(
+            findings.iter().any(|f| f["check"] == check),
+            "{check} is missing: {findings:?}"
+        );
+    }
+    for f in &findings {
+        assert!(["ok", "warning", "failure"].contains(&level(f).as_str()), "{f}");
+        assert_eq!(f["remedy"].is_null(), level(f) == "ok", "{f}");
+    }
+    let works = findings.iter().all(|f| level(f) != "failure");
+    assert_eq!(
+        output.status.code(),
+        Some(if works { 0 } else { 1 }),
+        "{findings:?}"
+    );
+    let shown = text(&pontoon(dir.path(), &["doctor"]).stdout);
+    assert_eq!(shown.contains("`pontoon run` works here"), works, "{shown}");
+}
