@@ -113,7 +113,8 @@ pub(crate) fn ask_all<T: DeserializeOwned>(only: Option<&str>, call: &Call) -> R
     merge(endpoints(only)?, only.is_some(), call)
 }
 
-fn merge<T: DeserializeOwned>(
+/// Asks these networks; one that ended meanwhile is an error if it `must_run`.
+pub(crate) fn merge<T: DeserializeOwned>(
     endpoints: Vec<Endpoint>,
     must_run: bool,
     call: &Call,
@@ -147,6 +148,32 @@ pub(crate) fn list_all<T: DeserializeOwned>(only: Option<&str>, call: &Call) -> 
         .collect())
 }
 
+/// The networks to ask about `container`: those that have one of that name; all if none is named.
+pub(crate) fn holding(container: Option<&str>, only: Option<&str>) -> Result<Vec<Endpoint>> {
+    let Some(name) = container else {
+        return endpoints(only);
+    };
+    let answers = ask_all::<Vec<ContainerInfo>>(only, &Call::Containers)?;
+    holders(name, answers)
+}
+
+fn holders(name: &str, answers: Vec<(Endpoint, Vec<ContainerInfo>)>) -> Result<Vec<Endpoint>> {
+    let has = |list: &[ContainerInfo]| list.iter().any(|c| c.name == name);
+    let found: Vec<Endpoint> = answers
+        .into_iter()
+        .filter(|(_, list)| has(list))
+        .map(|(endpoint, _)| endpoint)
+        .collect();
+    if found.is_empty() {
+        return Err(no_container(name));
+    }
+    Ok(found)
+}
+
+fn no_container(name: &str) -> anyhow::Error {
+    anyhow!("no container named {name} is running: `pontoon ps` lists those that are")
+}
+
 /// Finds a container by its name on all networks, or on the one that is named.
 pub(crate) fn container(args: &ContainerArgs) -> Result<(Endpoint, ContainerInfo)> {
     let answers = ask_all::<Vec<ContainerInfo>>(args.network.as_deref(), &Call::Containers)?;
@@ -161,7 +188,7 @@ fn pick(name: &str, answers: Vec<(Endpoint, Vec<ContainerInfo>)>) -> Result<(End
         .collect();
     match found.len() {
         1 => Ok(found.remove(0)),
-        0 => bail!("no container named {name} is running: `pontoon ps` lists those that are"),
+        0 => Err(no_container(name)),
         _ => {
             let networks: Vec<&str> = found.iter().map(|(e, _)| e.network.as_str()).collect();
             bail!(

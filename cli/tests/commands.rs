@@ -79,7 +79,7 @@ fn what_is_not_there_is_named() {
         ),
         (
             &["conntrack", "flush", "--container", "web"],
-            "pontoon: no container named web is running: `pontoon ps` lists those that are\n",
+            "pontoon: cannot end flows: no container named web is running: `pontoon ps` lists those that are\n",
         ),
     ] {
         let output = pontoon(dir.path(), arguments);

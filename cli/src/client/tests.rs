@@ -100,6 +100,15 @@ fn a_container_is_found_by_name() {
     let answers = || vec![at("a", &["web", "db"]), at("b", &["web"])];
     let (endpoint, container) = pick("db", answers()).unwrap();
     assert_eq!((endpoint.network.as_str(), container.name.as_str()), ("a", "db"));
+    let names = |list: Vec<Endpoint>| list.into_iter().map(|e| e.network).collect::<Vec<_>>();
+    assert_eq!(names(holders("web", answers()).unwrap()), ["a", "b"]);
+    assert_eq!(names(holders("db", answers()).unwrap()), ["a"]);
+    assert!(
+        holders("cache", answers())
+            .unwrap_err()
+            .to_string()
+            .contains("no container named cache")
+    );
     let e = pick("web", answers()).unwrap_err().to_string();
     assert!(e.contains("a, b") && e.contains("--network"), "{e}");
     let e = pick("cache", answers()).unwrap_err().to_string();

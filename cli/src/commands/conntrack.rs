@@ -8,10 +8,11 @@ use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result};
 use pontoon_nat::flow::{Counters, FlowView};
+use serde::de::DeserializeOwned;
 
 use crate::api::{FlowInfo, Flushed};
 use crate::args::{ConntrackCommand, FlowArgs};
-use crate::client;
+use crate::client::{self, Endpoint};
 use crate::output;
 use crate::routes::Call;
 
@@ -24,13 +25,13 @@ pub(crate) fn conntrack(command: &ConntrackCommand) -> Result<()> {
 }
 
 fn ls(args: &FlowArgs) -> Result<()> {
-    require_container(args)?;
-    let flows: Vec<FlowInfo> = client::list_all(
-        args.network.as_deref(),
-        &Call::Flows {
-            container: args.container.clone(),
-        },
-    )?;
+    let call = Call::Flows {
+        container: args.container.clone(),
+    };
+    let flows: Vec<FlowInfo> = ask::<Vec<FlowInfo>>(args, &call)?
+        .into_iter()
+        .flat_map(|(_, flows)| flows)
+        .collect();
     if args.json {
         return output::print_json(&flows);
     }
@@ -40,12 +41,10 @@ fn ls(args: &FlowArgs) -> Result<()> {
 }
 
 fn flush(args: &FlowArgs) -> Result<()> {
-    require_container(args)?;
     let call = Call::Flush {
         container: args.container.clone(),
     };
-    let answers: Vec<(_, Flushed)> =
-        client::ask_all(args.network.as_deref(), &call).context("cannot end flows")?;
+    let answers = ask::<Flushed>(args, &call).context("cannot end flows")?;
     let flushed = Flushed {
         flows: answers.iter().map(|(_, f)| f.flows).sum(),
     };
@@ -56,17 +55,11 @@ fn flush(args: &FlowArgs) -> Result<()> {
     Ok(())
 }
 
-/// A container that is named must be there, on one network at least: a mistyped name is not an empty list.
-fn require_container(args: &FlowArgs) -> Result<()> {
-    let Some(name) = &args.container else {
-        return Ok(());
-    };
-    let all: Vec<crate::api::ContainerInfo> = client::list_all(args.network.as_deref(), &Call::Containers)?;
-    anyhow::ensure!(
-        all.iter().any(|c| c.name == *name),
-        "no container named {name} is running: `pontoon ps` lists those that are"
-    );
-    Ok(())
+/// Asks the networks in question, of which a container that is named narrows the choice: a mistyped name is an error,
+/// not an empty list, and a network without that container is not asked about it.
+fn ask<T: DeserializeOwned>(args: &FlowArgs, call: &Call) -> Result<Vec<(Endpoint, T)>> {
+    let endpoints = client::holding(args.container.as_deref(), args.network.as_deref())?;
+    client::merge(endpoints, args.network.is_some(), call)
 }
 
 fn render(flows: &[FlowInfo]) -> String {
