@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::Shared;
 use super::network::{Refused, unexpected};
 use crate::api::{FdbRow, FlowInfo, Flushed, Stats};
-use crate::http::{Response, serve};
+use crate::http::{Response, refuse, serve};
 use crate::packet::protocol::{Command, PAGE, Reply};
 use crate::peer;
 use crate::routes::Call;
@@ -18,6 +18,8 @@ pub(super) fn connection(shared: &Shared, stream: &UnixStream) {
         Ok(peer) => peer,
         Err(e) => {
             tracing::warn!("a connection to the control socket was refused: {e}");
+            // Whether it still listens is its affair.
+            let _ = refuse(stream, &e.to_string());
             return;
         }
     };
