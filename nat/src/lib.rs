@@ -13,12 +13,14 @@
 
 pub mod config;
 pub mod cx;
+pub mod dns;
 pub mod flow;
 pub mod fragment;
 pub mod gateway;
 pub mod host;
 pub mod icmp;
 pub mod link;
+mod local;
 pub mod packet;
 pub mod publish;
 pub mod slab;

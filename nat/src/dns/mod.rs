@@ -1,0 +1,256 @@
+//! The name server at the gateway's address.
+//!
+//! # Theory of operation
+//!
+//! A question comes by UDP ([`Dns::query_udp`]) or TCP ([`Dns::segment`]). Names of this network are answered from memory.
+//! Everything else is sent on to the host's resolvers as the client wrote it, but for the identification, and the answer
+//! comes back as the resolver wrote it: nothing is cached, and EDNS and DNSSEC pass untouched. What comes by TCP goes on by
+//! TCP. A resolver that is silent or refuses is followed by the next; when time is up the client is told SERVFAIL.
+//! Outstanding questions are bounded, in all and for each container; beyond that SERVFAIL comes at once, and is counted.
+
+mod forward;
+mod message;
+mod names;
+mod stream;
+
+use std::net::{IpAddr, SocketAddr};
+
+use pontoon_switch::{DropReason, Frame, Instant, MacAddr, Offload, Ready};
+use smoltcp::wire::{IpProtocol, UdpPacket};
+
+pub use forward::ForwardStats;
+use forward::{Answer, Client, Forwarder, Refusal};
+use message::{Bad, rcode};
+use names::Names;
+use stream::{Asked, Streams};
+
+use crate::config::Config;
+use crate::cx::Cx;
+use crate::host::{TcpHost, Token, UdpHost};
+use crate::packet::{IpRepr, Packet, header_len};
+
+/// The port of DNS, UDP and TCP.
+pub const PORT: u16 = 53;
+
+/// What the name server did, counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct DnsStats {
+    /// Questions, by UDP and TCP.
+    pub questions: u64,
+    /// Answered from memory.
+    pub local: u64,
+    /// Refused for the bound on outstanding questions.
+    pub full: u64,
+    /// Refused for the container's share of it.
+    pub share: u64,
+    /// Not a question, or one that no server understands.
+    pub bad: u64,
+    /// What became of those sent on.
+    pub forward: ForwardStats,
+}
+
+/// The name server.
+pub struct Dns<H: UdpHost + TcpHost> {
+    names: Names,
+    forwarder: Forwarder<H>,
+    streams: Streams,
+    done: Vec<Answer>,
+    asked: Vec<Asked>,
+    stats: DnsStats,
+}
+
+impl<H: UdpHost + TcpHost> Dns<H> {
+    /// A name server for the names and resolvers in `config`.
+    pub fn new(config: &Config) -> Self {
+        Self {
+            names: Names::new(config),
+            forwarder: Forwarder::new(config.resolvers.clone()),
+            streams: Streams::new(config),
+            done: Vec::new(),
+            asked: Vec::new(),
+            stats: DnsStats::default(),
+        }
+    }
+
+    /// Answers for a container's name from now on, in place of what was said of it before. False if `name` is no name of
+    /// DNS (a label is empty or longer than 63 bytes).
+    pub fn set_name(&mut self, name: &str, addrs: Vec<IpAddr>) -> bool {
+        self.names.set(name, addrs)
+    }
+
+    /// Answers for a container's name no more.
+    pub fn remove_name(&mut self, name: &str) {
+        self.names.remove(name);
+    }
+
+    /// Asks these resolvers from now on, in order.
+    pub fn set_resolvers(&mut self, resolvers: Vec<SocketAddr>) {
+        self.forwarder.set_resolvers(resolvers);
+    }
+
+    /// What was done so far.
+    pub fn stats(&self) -> DnsStats {
+        DnsStats {
+            forward: self.forwarder.stats,
+            ..self.stats
+        }
+    }
+
+    /// Questions that wait for a resolver.
+    pub fn outstanding(&self) -> usize {
+        self.forwarder.outstanding()
+    }
+
+    /// Connections of clients.
+    pub fn connections(&self) -> usize {
+        self.streams.connected()
+    }
+
+    /// Takes a question by UDP: the payload of `packet`, from the client's `port`. The datagram's checksum has been seen to.
+    pub fn query_udp(&mut self, cx: &mut Cx<'_, H>, packet: &Packet, port: u16, payload: &[u8]) {
+        let client = Client::Udp {
+            mac: packet.src_mac,
+            addr: SocketAddr::new(packet.src, port),
+            local: packet.dst,
+        };
+        // Port 0 cannot be answered, and the answer to a server's port would be a question to it.
+        if port == 0 || port == PORT && packet.src == packet.dst {
+            cx.drop(packet.ingress, DropReason::Malformed);
+            return;
+        }
+        match self.question(cx, client, payload) {
+            Ok(()) => {}
+            Err(reason) => cx.drop(packet.ingress, reason),
+        }
+        self.deliver(cx);
+    }
+
+    /// Takes a segment to port 53 of the gateway. What is wrong with it is counted here.
+    pub fn segment(&mut self, cx: &mut Cx<'_, H>, packet: &Packet, frame: &Frame<'_>) {
+        if let Err(reason) = self.streams.receive(cx, packet, frame, &mut self.asked) {
+            cx.drop(packet.ingress, reason);
+        }
+        self.questions(cx);
+    }
+
+    /// A socket of [`Kind::Dns`](crate::host::Kind::Dns) has something to say.
+    pub fn ready(&mut self, cx: &mut Cx<'_, H>, token: Token, ready: Ready) {
+        self.forwarder
+            .ready(cx.host, cx.now, token, ready, &mut self.done);
+        self.deliver(cx);
+    }
+
+    /// Does what is due: the next resolver, the end of patience, retransmissions to clients by TCP.
+    pub fn flush(&mut self, cx: &mut Cx<'_, H>) {
+        self.forwarder.flush(cx.host, cx.now, &mut self.done);
+        self.streams.flush(cx, &mut self.asked);
+        self.questions(cx);
+        self.deliver(cx);
+    }
+
+    /// When [`Dns::flush`] is next due.
+    pub fn deadline(&self) -> Option<Instant> {
+        match (self.forwarder.deadline(), self.streams.deadline()) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// Takes the questions that came by TCP, until none is left: an answer makes room for the next.
+    fn questions(&mut self, cx: &mut Cx<'_, H>) {
+        while !self.asked.is_empty() {
+            for Asked { conn, mac, query } in std::mem::take(&mut self.asked) {
+                let client = Client::Tcp { mac, conn };
+                if self
+                    .question(cx, client, &query)
+                    .is_err_and(|r| r == DropReason::Malformed)
+                {
+                    // Without an answer the question would count as outstanding for ever.
+                    self.done
+                        .push((client, message::error(&query, rcode::FORMAT_ERROR)));
+                }
+            }
+            self.deliver(cx);
+        }
+    }
+
+    /// Answers a question, or sends it on. The error is for the counters; but for [`DropReason::Malformed`], the client is
+    /// answered all the same.
+    fn question(&mut self, cx: &mut Cx<'_, H>, client: Client, query: &[u8]) -> Result<(), DropReason> {
+        self.stats.questions += 1;
+        let question = match message::query(query) {
+            Ok(q) => q,
+            Err(Bad::Silence) => {
+                self.stats.bad += 1;
+                return Err(DropReason::Malformed);
+            }
+            Err(Bad::Answer(code)) => {
+                self.stats.bad += 1;
+                self.done.push((client, message::error(query, code)));
+                return Ok(());
+            }
+        };
+        let udp = matches!(client, Client::Udp { .. });
+        if let Some(response) = self.names.answer(cx.config, query, &question, udp) {
+            self.stats.local += 1;
+            self.done.push((client, response));
+            return Ok(());
+        }
+        let (count, reason) =
+            match self
+                .forwarder
+                .ask(cx.host, cx.now, client, query, question, &mut self.done)
+            {
+                Ok(()) => return Ok(()),
+                Err(Refusal::Full) => (&mut self.stats.full, DropReason::TableFull),
+                Err(Refusal::Share) => (&mut self.stats.share, DropReason::QuotaFull),
+            };
+        *count += 1;
+        self.done
+            .push((client, message::error(query, rcode::SERVER_FAILURE)));
+        Err(reason)
+    }
+
+    /// Sends the answers that are there.
+    fn deliver(&mut self, cx: &mut Cx<'_, H>) {
+        let mut streams = false;
+        for (client, response) in self.done.drain(..) {
+            match client {
+                Client::Udp { mac, addr, local } => send(cx, mac, addr, local, &response),
+                Client::Tcp { conn, .. } => {
+                    streams = true;
+                    self.streams.answer(conn, &response);
+                }
+            }
+        }
+        if streams {
+            self.streams.service(cx, &mut self.asked);
+        }
+    }
+}
+
+/// Sends `response` in one datagram; one that the link does not take whole is truncated, so that the client asks by TCP.
+fn send<H>(cx: &mut Cx<'_, H>, mac: MacAddr, to: SocketAddr, from: IpAddr, response: &[u8]) {
+    let room = usize::from(cx.config.mtu).saturating_sub(header_len(from) + 8);
+    let truncated;
+    let response = if response.len() > room {
+        truncated = message::truncated(response);
+        &truncated
+    } else {
+        response
+    };
+    let len = 8 + response.len();
+    let buf = &mut cx.payload(from)[..len];
+    let mut udp = UdpPacket::new_unchecked(buf);
+    udp.set_src_port(PORT);
+    udp.set_dst_port(to.port());
+    udp.set_len(len as u16);
+    udp.payload_mut().copy_from_slice(response);
+    udp.fill_checksum(&from.into(), &to.ip().into());
+    cx.transmit_to(
+        mac,
+        &IpRepr::new(from, to.ip(), IpProtocol::Udp),
+        len,
+        Offload::NONE,
+    );
+}

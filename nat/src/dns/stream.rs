@@ -1,0 +1,285 @@
+//! Clients of DNS over TCP (RFC 7766): several questions on a connection, answered in any order, with bounds on
+//! connections, questions, bytes and time.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use pontoon_switch::{DropReason, Frame, Instant, MacAddr};
+use smoltcp::iface::SocketHandle;
+use smoltcp::socket::tcp;
+
+use super::message;
+use crate::config::Config;
+use crate::cx::Cx;
+use crate::local::Local;
+use crate::packet::Packet;
+
+const PORT: u16 = 53;
+/// Sockets at most; of one container; and how many listen when nobody is connected.
+const SOCKETS: usize = 32;
+const SHARE: usize = 8;
+const LISTENING: usize = 4;
+/// Bytes of a socket's buffers.
+const RECEIVE: usize = 4096;
+const SEND: usize = 16_384;
+/// The largest query taken, in bytes: a question and its EDNS.
+const LARGEST_QUERY: usize = 4096;
+/// Questions outstanding on one connection, and bytes of answers waiting, beyond which nothing more is read from it.
+const PIPELINE: u32 = 16;
+const BACKLOG: usize = 65_536;
+/// A connection is closed after this time without a question (RFC 7766 section 6.2.3), and ended after another such time.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// Names a client's connection; the generation tells it from a later one in the same place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct ConnId {
+    slot: usize,
+    generation: u32,
+}
+
+/// A question that came by TCP.
+pub(super) struct Asked {
+    pub(super) conn: ConnId,
+    pub(super) mac: MacAddr,
+    pub(super) query: Vec<u8>,
+}
+
+struct Conn {
+    handle: SocketHandle,
+    generation: u32,
+    peer: Option<(IpAddr, MacAddr)>,
+    received: Vec<u8>,
+    /// Answers, framed, and how much of them smoltcp has taken.
+    answers: Vec<u8>,
+    taken: usize,
+    outstanding: u32,
+    active: Instant,
+    closing: bool,
+}
+
+/// The connections.
+pub(super) struct Streams {
+    local: Local,
+    conns: [Option<Conn>; SOCKETS],
+    generation: u32,
+}
+
+impl Streams {
+    pub(super) fn new(config: &Config) -> Self {
+        let mut streams = Self {
+            local: Local::new(config),
+            conns: [const { None }; SOCKETS],
+            generation: 0,
+        };
+        streams.top_up();
+        streams
+    }
+
+    /// Takes a segment for port 53.
+    pub(super) fn receive<H>(
+        &mut self,
+        cx: &mut Cx<'_, H>,
+        packet: &Packet,
+        frame: &Frame<'_>,
+        asked: &mut Vec<Asked>,
+    ) -> Result<(), DropReason> {
+        // Answers go to whoever has the address, so it must be the sender.
+        if cx.neighbours.lookup(packet.src) != Some(packet.src_mac) {
+            cx.neighbours.learn(cx.config, cx.now, packet.src, packet.src_mac);
+            if cx.neighbours.lookup(packet.src) != Some(packet.src_mac) {
+                return Err(DropReason::BadSourceAddress);
+            }
+        }
+        let syn = packet
+            .transport(frame)
+            .get(13)
+            .is_some_and(|flags| flags & 0x12 == 0x02);
+        if syn && self.share(packet.src_mac) >= SHARE {
+            return Err(DropReason::QuotaFull);
+        }
+        self.local.receive(cx, packet, frame)?;
+        self.service(cx, asked);
+        Ok(())
+    }
+
+    /// Connections of `mac`.
+    fn share(&self, mac: MacAddr) -> usize {
+        self.conns
+            .iter()
+            .flatten()
+            .filter(|c| c.peer.is_some_and(|(_, m)| m == mac))
+            .count()
+    }
+
+    /// Puts an answer on its way; one whose connection is gone is forgotten.
+    pub(super) fn answer(&mut self, id: ConnId, response: &[u8]) {
+        let Some(Some(conn)) = self.conns.get_mut(id.slot) else {
+            return;
+        };
+        let Ok(length) = u16::try_from(response.len()) else {
+            return;
+        };
+        if conn.generation == id.generation {
+            conn.outstanding = conn.outstanding.saturating_sub(1);
+            conn.answers.extend_from_slice(&length.to_be_bytes());
+            conn.answers.extend_from_slice(response);
+        }
+    }
+
+    /// Moves bytes both ways, closes what is over, and sends what there is to send. Questions go into `asked`.
+    pub(super) fn service<H>(&mut self, cx: &mut Cx<'_, H>, asked: &mut Vec<Asked>) {
+        for slot in 0..SOCKETS {
+            let Some(conn) = &mut self.conns[slot] else {
+                continue;
+            };
+            let socket = self.local.socket(conn.handle);
+            match socket.state() {
+                tcp::State::Listen => continue,
+                tcp::State::Closed => {
+                    let handle = conn.handle;
+                    self.conns[slot] = None;
+                    self.local.remove(handle);
+                    continue;
+                }
+                _ => {}
+            }
+            if conn.peer.is_none()
+                && let Some(remote) = socket.remote_endpoint()
+            {
+                let ip = IpAddr::from(remote.addr);
+                conn.peer = cx.neighbours.lookup(ip).map(|mac| (ip, mac));
+                conn.active = cx.now;
+            }
+            let id = ConnId {
+                slot,
+                generation: conn.generation,
+            };
+            conn.serve(cx.now, socket, id, asked);
+        }
+        self.top_up();
+        self.local.poll(cx);
+    }
+
+    /// Does what is due by time.
+    pub(super) fn flush<H>(&mut self, cx: &mut Cx<'_, H>, asked: &mut Vec<Asked>) {
+        if self.deadline().is_some_and(|at| at <= cx.now) {
+            self.local.poll(cx);
+            self.service(cx, asked);
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let idle = self
+            .conns
+            .iter()
+            .flatten()
+            .filter(|c| c.peer.is_some())
+            .map(Conn::deadline)
+            .min();
+        match (idle, self.local.deadline()) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// Connections, listening sockets left out.
+    pub(super) fn connected(&self) -> usize {
+        self.conns.iter().flatten().filter(|c| c.peer.is_some()).count()
+    }
+
+    /// Keeps a few sockets listening, as long as there is room.
+    fn top_up(&mut self) {
+        let mut listening = self.conns.iter().flatten().filter(|c| c.peer.is_none()).count();
+        for slot in self.conns.iter_mut().filter(|c| c.is_none()) {
+            if listening >= LISTENING {
+                break;
+            }
+            self.generation = self.generation.wrapping_add(1);
+            *slot = Some(Conn {
+                handle: self.local.listen(PORT, RECEIVE, SEND, IDLE),
+                generation: self.generation,
+                peer: None,
+                received: Vec::new(),
+                answers: Vec::new(),
+                taken: 0,
+                outstanding: 0,
+                active: Instant::ZERO,
+                closing: false,
+            });
+            listening += 1;
+        }
+    }
+}
+
+impl Conn {
+    fn deadline(&self) -> Instant {
+        self.active + if self.closing { IDLE + IDLE } else { IDLE }
+    }
+
+    fn serve(&mut self, now: Instant, socket: &mut tcp::Socket<'static>, id: ConnId, asked: &mut Vec<Asked>) {
+        while socket.can_recv()
+            && self.outstanding < PIPELINE
+            && self.answers.len() < BACKLOG
+            && !self.closing
+        {
+            let read = socket.recv(|bytes| {
+                self.received.extend_from_slice(bytes);
+                (bytes.len(), bytes.len())
+            });
+            if !read.is_ok_and(|n| n > 0) {
+                break;
+            }
+            if self.take_queries(now, id, asked).is_err() {
+                socket.abort();
+                return;
+            }
+        }
+        if self.taken < self.answers.len() {
+            if let Ok(n) = socket.send_slice(&self.answers[self.taken..]) {
+                self.taken += n;
+                if n > 0 {
+                    self.active = now;
+                }
+            }
+            if self.taken == self.answers.len() {
+                self.answers.clear();
+                self.taken = 0;
+            }
+        }
+        let quiet = self.outstanding == 0 && self.answers.is_empty();
+        let over = !socket.may_recv() || now.since(self.active) >= IDLE;
+        if quiet && over && !self.closing {
+            self.closing = true;
+            socket.close();
+        }
+        if self.closing && now >= self.deadline() || !quiet && now.since(self.active) >= IDLE * 3 {
+            socket.abort();
+        }
+    }
+
+    /// Takes the whole queries off what was received.
+    fn take_queries(&mut self, now: Instant, id: ConnId, asked: &mut Vec<Asked>) -> Result<(), ()> {
+        let mut at = 0;
+        while let Some(length) = self.received[at..].first_chunk::<2>() {
+            let length = usize::from(u16::from_be_bytes(*length));
+            if !(message::HEADER..=LARGEST_QUERY).contains(&length) {
+                return Err(());
+            }
+            let Some(query) = self.received.get(at + 2..at + 2 + length) else {
+                break;
+            };
+            if let Some((_, mac)) = self.peer {
+                self.outstanding += 1;
+                asked.push(Asked {
+                    conn: id,
+                    mac,
+                    query: query.to_vec(),
+                });
+            }
+            self.active = now;
+            at += 2 + length;
+        }
+        self.received.drain(..at);
+        Ok(())
+    }
+}
