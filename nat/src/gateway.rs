@@ -12,14 +12,15 @@ use smoltcp::wire::{EthernetProtocol, IpProtocol};
 use crate::config::Config;
 use crate::cx::Cx;
 use crate::flow::{self, FlowView, Limits, Protocol};
+use crate::fragment::Reassembler;
 use crate::host::real::RealHost;
-use crate::host::{Kind, TcpHost, Token};
+use crate::host::{Host, IpVersion, Kind, Token};
 use crate::icmp::{self, IcmpError};
 use crate::link::{Link, Neighbours};
 use crate::packet::Packet;
 use crate::publish::{RuleId, Transport};
 use crate::slab::Key;
-use crate::tcp;
+use crate::{tcp, udp};
 
 /// A container on the network, as the gateway knows it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -110,10 +111,13 @@ impl<H> Shared<H> {
 
 /// The gateway of one network.
 #[derive(Debug)]
-pub struct Gateway<H: TcpHost> {
+pub struct Gateway<H: Host> {
     shared: Shared<H>,
     link: Link,
     tcp: tcp::Relay<H>,
+    udp: udp::Relay<H>,
+    echo: icmp::EchoRelay<H>,
+    fragments: Reassembler,
     endpoints: BTreeMap<PortId, Endpoint>,
     rules: BTreeMap<RuleId, Rule>,
     next_rule: u32,
@@ -127,7 +131,7 @@ struct Rule {
     key: Key,
 }
 
-impl<H: TcpHost> Gateway<H> {
+impl<H: Host> Gateway<H> {
     /// A gateway without containers.
     pub fn new(config: Config, host: H, secrets: Secrets) -> Self {
         let limits = Limits {
@@ -137,6 +141,9 @@ impl<H: TcpHost> Gateway<H> {
         Self {
             link: Link::new(&config),
             tcp: tcp::Relay::new(secrets.sequence),
+            udp: udp::Relay::new(),
+            echo: icmp::EchoRelay::default(),
+            fragments: Reassembler::default(),
             shared: Shared {
                 host,
                 flows: flow::Table::new(limits, secrets.index),
@@ -183,8 +190,11 @@ impl<H: TcpHost> Gateway<H> {
         self.rules.retain(|_, r| r.port != port);
         let mut cx = self.shared.cx(now, out);
         self.tcp.detach(&mut cx, port);
+        self.udp.detach(&mut cx, port);
+        self.echo.detach(&mut cx, port);
         if let Some(endpoint) = self.endpoints.remove(&port) {
             for address in endpoint.addresses {
+                self.fragments.forget(address);
                 self.shared.neighbours.unpin(address);
             }
             self.link.unassign(endpoint.mac);
@@ -201,6 +211,27 @@ impl<H: TcpHost> Gateway<H> {
         })
     }
 
+    /// Leads clients of `socket`, which is bound and not yet watched, to `container` at `port`.
+    ///
+    /// # Errors
+    /// The poll refuses the socket.
+    pub fn publish_udp(&mut self, port: PortId, container: SocketAddr, socket: H::Udp) -> io::Result<RuleId> {
+        let key = self.udp.publish(&mut self.shared.host, port, container, socket)?;
+        Ok(self.add_rule(Rule {
+            port,
+            transport: Transport::Udp,
+            key,
+        }))
+    }
+
+    /// Sends echo requests by `socket`, a raw one, where the host shuts ping sockets out.
+    ///
+    /// # Errors
+    /// The poll refuses the socket.
+    pub fn set_raw(&mut self, version: IpVersion, socket: H::Ping) -> io::Result<()> {
+        self.echo.set_raw(&mut self.shared.host, version, socket)
+    }
+
     fn add_rule(&mut self, rule: Rule) -> RuleId {
         let id = RuleId(self.next_rule);
         self.next_rule += 1;
@@ -213,7 +244,8 @@ impl<H: TcpHost> Gateway<H> {
         self.tcp.listener_tokens()
     }
 
-    /// Takes a published port back. Flows that came by it live on. False if there is no such rule.
+    /// Takes a published port back. TCP's flows that came by it live on; UDP's, whose socket it was,
+    /// end. False if there is no such rule.
     pub fn unpublish(&mut self, rule: RuleId) -> bool {
         match self.rules.remove(&rule) {
             None => false,
@@ -224,8 +256,9 @@ impl<H: TcpHost> Gateway<H> {
             }) => self.tcp.unpublish(key),
             Some(Rule {
                 transport: Transport::Udp,
+                key,
                 ..
-            }) => false,
+            }) => self.udp.unpublish(&mut self.shared.flows, key),
         }
     }
 
@@ -247,7 +280,8 @@ impl<H: TcpHost> Gateway<H> {
             }
             let reply = match entry.protocol() {
                 Protocol::Tcp => self.tcp.reply_tuple(entry),
-                Protocol::Udp | Protocol::Icmp | Protocol::Icmp6 => None,
+                Protocol::Udp => self.udp.reply_tuple(entry),
+                Protocol::Icmp | Protocol::Icmp6 => self.echo.reply_tuple(entry),
             };
             flows.push((entry.container(), entry.view(now, reply)));
         }
@@ -292,7 +326,8 @@ impl<H: TcpHost> Gateway<H> {
         let mut cx = self.shared.cx(now, out);
         match entry.protocol() {
             Protocol::Tcp => self.tcp.ended(&mut cx, id, entry),
-            Protocol::Udp | Protocol::Icmp | Protocol::Icmp6 => {}
+            Protocol::Udp => self.udp.ended(id, entry),
+            Protocol::Icmp | Protocol::Icmp6 => self.echo.ended(entry),
         }
     }
 
@@ -326,8 +361,21 @@ impl<H: TcpHost> Gateway<H> {
         if !may_send {
             return cx.drop(packet.ingress, DropReason::BadSourceAddress);
         }
+        if packet.fragment.is_some() {
+            if let Some(mut whole) = self.fragments.packet(&mut cx, &packet, frame) {
+                let packet = whole.packet;
+                self.unicast(now, packet, &mut whole.frame(), out);
+            }
+            return;
+        }
         if to_gateway {
             let answered = match packet.protocol {
+                IpProtocol::Icmp | IpProtocol::Icmpv6
+                    if packet.end - packet.ip > usize::from(cx.config.mtu) =>
+                {
+                    icmp::answer_echo(&mut cx, &packet, frame);
+                    true
+                }
                 IpProtocol::Icmp | IpProtocol::Icmpv6 => {
                     self.link.echo(&mut cx, &packet, frame);
                     true
@@ -347,6 +395,8 @@ impl<H: TcpHost> Gateway<H> {
         }
         match packet.protocol {
             IpProtocol::Tcp => self.tcp.packet(&mut cx, &packet, frame),
+            IpProtocol::Udp => self.udp.packet(&mut cx, &packet, frame),
+            IpProtocol::Icmp | IpProtocol::Icmpv6 => self.icmp(now, &packet, frame, out),
             _ => {
                 cx.drop(packet.ingress, DropReason::UnknownProtocol);
                 icmp::send_error(
@@ -360,7 +410,29 @@ impl<H: TcpHost> Gateway<H> {
     }
 }
 
+impl<H: Host> Gateway<H> {
+    /// A whole ICMP packet to beyond the link: an echo request, or an error about what the container got.
+    fn icmp(&mut self, now: Instant, packet: &Packet, frame: &Frame<'_>, out: &mut dyn Out) {
+        let mut cx = self.shared.cx(now, out);
+        match icmp::from_container(&cx, packet, frame) {
+            // No host socket can send an error on.
+            Ok(_) => cx.drop(packet.ingress, DropReason::HostUnsupported),
+            Err(DropReason::UnknownProtocol) => self.echo.packet(&mut cx, packet, frame),
+            Err(reason) => cx.drop(packet.ingress, reason),
+        }
+    }
+}
+
 impl Gateway<RealHost> {
+    /// Sends echo requests by `socket`, a raw one of the front's, where the host shuts ping sockets out.
+    ///
+    /// # Errors
+    /// The descriptor is not a raw socket, or the poll refuses it.
+    pub fn set_raw_socket(&mut self, socket: OwnedFd) -> io::Result<()> {
+        let (version, socket) = self.shared.host.ping_raw(socket)?;
+        self.set_raw(version, socket)
+    }
+
     /// Publishes a port: clients of the host's socket are led to the container.
     ///
     /// # Errors
@@ -378,12 +450,15 @@ impl Gateway<RealHost> {
                 let listener = self.shared.host.tcp_listener(socket, token)?;
                 Ok(self.publish_tcp(port, container, listener))
             }
-            Transport::Udp => Err(io::ErrorKind::Unsupported.into()),
+            Transport::Udp => {
+                let socket = self.shared.host.udp_published(socket)?;
+                self.publish_udp(port, container, socket)
+            }
         }
     }
 }
 
-impl<H: TcpHost> Station for Gateway<H> {
+impl<H: Host> Station for Gateway<H> {
     fn mac(&self) -> MacAddr {
         self.shared.config.mac
     }
@@ -410,7 +485,9 @@ impl<H: TcpHost> Station for Gateway<H> {
         match token.kind {
             Kind::Tcp => self.tcp.ready(&mut cx, token, ready),
             Kind::TcpListener => self.tcp.listener_ready(&mut cx, token),
-            Kind::UdpMapping | Kind::UdpPublished | Kind::Ping | Kind::Dns => {}
+            Kind::UdpMapping | Kind::UdpPublished => self.udp.ready(&mut cx, token, ready),
+            Kind::Ping => self.echo.ready(&mut cx, token, ready),
+            Kind::Dns => {}
         }
     }
 
@@ -418,6 +495,9 @@ impl<H: TcpHost> Station for Gateway<H> {
         let mut cx = self.shared.cx(now, out);
         self.link.flush(&mut cx);
         self.tcp.flush(&mut cx);
+        self.udp.flush(&mut cx);
+        self.echo.flush(&mut cx);
+        self.fragments.expire(&mut cx);
         while let Some((id, entry)) = self.shared.flows.pop_ended(now) {
             self.end(now, id, &entry, out);
         }
@@ -427,6 +507,9 @@ impl<H: TcpHost> Station for Gateway<H> {
         [
             self.link.deadline(),
             self.tcp.deadline(),
+            self.udp.deadline(),
+            self.echo.deadline(),
+            self.fragments.deadline(),
             self.shared.flows.deadline(),
         ]
         .into_iter()

@@ -14,6 +14,11 @@ pub use ping::{PingError, PingHost, PingRecv, PingSend, PingSocket};
 pub use tcp::{Accepted, Connect, SendSpace, TcpHost, TcpSocket};
 pub use udp::{HostError, IpVersion, Origin, UdpHost, UdpRecv, UdpSend, UdpSocket};
 
+/// Everything that a gateway needs of a host.
+pub trait Host: TcpHost + UdpHost + PingHost {}
+
+impl<H: TcpHost + UdpHost + PingHost> Host for H {}
+
 /// What a readiness event is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {

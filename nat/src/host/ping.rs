@@ -55,7 +55,7 @@ pub struct PingError {
 /// Makes sockets for echo.
 pub trait PingHost {
     /// A ping socket, or a raw one.
-    type Ping: PingSocket;
+    type Ping: PingSocket + std::fmt::Debug;
 
     /// Opens a ping socket, bound to the outbound address if one is configured; events come under `token`.
     ///

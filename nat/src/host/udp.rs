@@ -110,7 +110,7 @@ pub struct HostError {
 /// Makes UDP sockets.
 pub trait UdpHost {
     /// A socket.
-    type Udp: UdpSocket;
+    type Udp: UdpSocket + std::fmt::Debug;
 
     /// Opens a socket for outgoing datagrams, bound to the outbound address if one is configured, and to `port` if that
     /// is given; events come under `token`.

@@ -113,6 +113,40 @@ impl<'f> Request<'f> {
     }
 }
 
+/// Answers an echo request to the gateway itself whose answer does not fit the link's MTU.
+pub fn answer_echo<H>(cx: &mut Cx<'_, H>, packet: &Packet, frame: &Frame<'_>) {
+    let request = match Request::parse(packet, frame) {
+        Ok(request) => request,
+        Err(reason) => return cx.drop(packet.ingress, reason),
+    };
+    let at = Cx::<H>::payload_offset(packet.src);
+    cx.buf[at + HEADER..at + HEADER + request.data.len()].copy_from_slice(request.data);
+    let ip = IpRepr {
+        tos: packet.tos,
+        ..IpRepr::new(packet.dst, packet.src, packet.protocol)
+    };
+    // Without a neighbour it is counted there.
+    let _ = send_reply(cx, &ip, request.id, request.sequence, request.data.len());
+}
+
+/// Sends an echo reply whose `len` bytes of data stand in the buffer behind room for its headers. Bytes of the packet.
+fn send_reply<H>(
+    cx: &mut Cx<'_, H>,
+    ip: &IpRepr,
+    id: u16,
+    sequence: u16,
+    len: usize,
+) -> Result<u64, DropReason> {
+    let at = Cx::<H>::payload_offset(ip.dst);
+    let kind = if ip.protocol == IpProtocol::Icmp { 0 } else { 129 };
+    let header = &mut cx.buf[at..at + HEADER];
+    header.copy_from_slice(&[kind, 0, 0, 0, 0, 0, 0, 0]);
+    header[4..6].copy_from_slice(&id.to_be_bytes());
+    header[6..].copy_from_slice(&sequence.to_be_bytes());
+    fragment::transmit(cx, ip, at, HEADER + len, 2)?;
+    Ok((ip.header_len() + HEADER + len) as u64)
+}
+
 impl<H: PingHost> EchoRelay<H> {
     /// Uses `socket`, a raw one, where the host shuts ping sockets out.
     ///
@@ -302,7 +336,7 @@ impl<H: PingHost> EchoRelay<H> {
     }
 
     /// A flow is out of the table: a mapping goes with its last.
-    pub fn ended(&mut self, _cx: &mut Cx<'_, H>, _id: FlowId, entry: &Entry) {
+    pub fn ended(&mut self, entry: &Entry) {
         let Some(key) = self.mappings.key_at(entry.data()) else {
             return;
         };
@@ -320,6 +354,22 @@ impl<H: PingHost> EchoRelay<H> {
             }
             self.by_container.remove(&(src.ip(), src.port()));
             self.mappings.remove(key);
+        }
+    }
+
+    /// The container at `port` is gone: its identifiers too.
+    pub fn detach(&mut self, cx: &mut Cx<'_, H>, port: PortId) {
+        let echo = |e: &Entry| matches!(e.protocol(), Protocol::Icmp | Protocol::Icmp6);
+        let doomed: Vec<FlowId> = cx
+            .flows
+            .iter_from(0)
+            .filter(|(_, e)| e.container() == port && echo(e))
+            .map(|(id, _)| id)
+            .collect();
+        for id in doomed {
+            if let Some(entry) = cx.flows.remove(id) {
+                self.ended(&entry);
+            }
         }
     }
 
@@ -429,27 +479,21 @@ impl<H: PingHost> EchoRelay<H> {
         let Some(flow) = cx.flows.lookup_original(&tuple) else {
             return if raw { Ok(()) } else { Err(DropReason::Filtered) };
         };
-        let (kind, protocol) = match container {
-            IpAddr::V4(_) => (0, IpProtocol::Icmp),
-            IpAddr::V6(_) => (129, IpProtocol::Icmpv6),
+        let protocol = match container {
+            IpAddr::V4(_) => IpProtocol::Icmp,
+            IpAddr::V6(_) => IpProtocol::Icmpv6,
         };
         let from = at + reply.offset;
         if from != at + HEADER {
             cx.buf.copy_within(from..from + reply.len, at + HEADER);
         }
-        let header = &mut cx.buf[at..at + HEADER];
-        header.copy_from_slice(&[kind, 0, 0, 0, 0, 0, 0, 0]);
-        header[4..6].copy_from_slice(&id.to_be_bytes());
-        header[6..].copy_from_slice(&reply.sequence.to_be_bytes());
         let ip = IpRepr {
             hop_limit: reply.hop_limit.map_or(64, |h| h.saturating_sub(1).max(1)),
             tos: reply.tos,
             ..IpRepr::new(reply.remote, container, protocol)
         };
-        let len = HEADER + reply.len;
-        fragment::transmit(cx, &ip, at, len, 2)?;
-        cx.flows
-            .count(cx.now, flow, Direction::Reply, 1, (ip.header_len() + len) as u64);
+        let bytes = send_reply(cx, &ip, id, reply.sequence, reply.len)?;
+        cx.flows.count(cx.now, flow, Direction::Reply, 1, bytes);
         Ok(())
     }
 

@@ -17,7 +17,7 @@ mod error;
 mod inbound;
 mod quote;
 
-pub use echo::EchoRelay;
+pub use echo::{EchoRelay, answer_echo};
 pub use error::{IcmpError, RateLimiter, send_error};
 pub use inbound::{ContainerError, from_container};
 pub use quote::{Quote, quote_echo, quote_tcp, quote_udp};

@@ -123,7 +123,7 @@ impl<H: UdpHost> Relay<H> {
     }
 
     /// A flow is out of the table: what only it used goes.
-    pub fn ended(&mut self, _cx: &mut Cx<'_, H>, id: FlowId, entry: &Entry) {
+    pub fn ended(&mut self, id: FlowId, entry: &Entry) {
         if entry.outbound() {
             self.release(entry);
             return;
@@ -148,7 +148,7 @@ impl<H: UdpHost> Relay<H> {
             .collect();
         for id in doomed {
             if let Some(entry) = cx.flows.remove(id) {
-                self.ended(cx, id, &entry);
+                self.ended(id, &entry);
             }
         }
         let published: Vec<Key> = self

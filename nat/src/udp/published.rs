@@ -9,7 +9,7 @@ use super::inbound::Way;
 use super::outbound::published_token;
 use super::{Client, Published, Relay};
 use crate::cx::Cx;
-use crate::flow::{Direction, FlowId, NewFlow, Protocol, State, Tuple};
+use crate::flow::{Direction, FlowId, NewFlow, Protocol, State, Table, Tuple};
 use crate::host::{Token, UdpHost, UdpRecv};
 use crate::slab::Key;
 
@@ -42,7 +42,7 @@ impl<H: UdpHost> Relay<H> {
     }
 
     /// Takes a published port back; its flows end with it. False if there is no such port.
-    pub fn unpublish(&mut self, cx: &mut Cx<'_, H>, key: Key) -> bool {
+    pub fn unpublish(&mut self, table: &mut Table, key: Key) -> bool {
         if self.published.remove(key).is_none() {
             return false;
         }
@@ -53,8 +53,8 @@ impl<H: UdpHost> Relay<H> {
             .map(|(_, c)| c.flow)
             .collect();
         for id in flows {
-            if let Some(entry) = cx.flows.remove(id) {
-                self.ended(cx, id, &entry);
+            if let Some(entry) = table.remove(id) {
+                self.ended(id, &entry);
             }
         }
         true

@@ -3,7 +3,9 @@
 //! Everything is single-threaded and happens when the test says so; readiness is collected as tokens, which the test (or
 //! [`SimHost::take_ready`]'s caller) hands to the gateway, edge-triggered as the real poll does.
 
+pub mod ping;
 pub mod tcp;
+pub mod udp;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -22,6 +24,10 @@ pub struct SimHost {
     pub events: Events,
     /// TCP.
     pub tcp: tcp::Net,
+    /// UDP.
+    pub udp: Rc<RefCell<udp::Net>>,
+    /// Echo.
+    pub ping: Rc<RefCell<ping::Net>>,
 }
 
 impl SimHost {
