@@ -132,7 +132,10 @@ fn configure(netlink: &mut Netlink, request: &Request) -> Result<()> {
             )
         })?;
     let with_ipv6 = request.addresses.iter().any(|a| matches!(a, IpNet::V6(_)));
-    if with_ipv6 {
+    if !with_ipv6 {
+        // Or the kernel would give it a link-local address. A kernel without IPv6 has nothing to turn off.
+        let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{INTERFACE}/disable_ipv6"), "1");
+    } else {
         // Addresses and routes are ours to set; a container that wants them by router advertisement turns this on.
         // Without duplicate address detection the link-local address, too, works at once.
         for (name, value) in [("disable_ipv6", "0"), ("accept_ra", "0"), ("accept_dad", "0")] {

@@ -24,6 +24,9 @@ const SUFFIX: &str = ".sock";
 /// Longest path of a Unix socket, without the ending zero: `sun_path` in `unix(7)`.
 const MAX_SOCKET_PATH: usize = 107;
 
+/// How long a front may take from its first line in the log to its socket.
+const START_TIME: std::time::Duration = std::time::Duration::from_secs(30);
+
 /// Why there is no directory of control sockets.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ControlError {
@@ -234,7 +237,7 @@ pub(crate) fn remove(dir: &Path, network: &str, listener: UnixListener) {
     }
 }
 
-/// Removes what killed fronts have left in `dir`: sockets that nobody listens on, and the logs beside them. What cannot
+/// Removes what killed fronts have left in `dir`: sockets that nobody listens on, and logs without a socket. What cannot
 /// be removed now is tried again by whoever comes next.
 pub(crate) fn sweep(dir: &Path) {
     let (Ok(found), Ok(_lock)) = (sockets(dir), lock(dir)) else {
@@ -243,6 +246,29 @@ pub(crate) fn sweep(dir: &Path) {
     for (network, path) in found.into_iter().filter(|(_, path)| is_stale(path)) {
         let _ = fs::remove_file(path);
         let _ = fs::remove_file(log_path(dir, &network));
+    }
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let is_log = path.extension().is_some_and(|e| e == "log");
+        // A front that is just being started has a log and no socket yet.
+        let age = entry
+            .metadata()
+            .and_then(|m| m.modified())
+            .ok()
+            .and_then(|t| t.elapsed().ok());
+        if is_log && !path.with_extension("sock").exists() && age.is_some_and(|a| a > START_TIME) {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Removes the log of `network` in `dir`, whose front was killed, unless another front has taken its place.
+pub(crate) fn remove_log(dir: &Path, network: &str) {
+    let (Ok(path), Ok(_lock)) = (socket_path(dir, network), lock(dir)) else {
+        return;
+    };
+    if !path.exists() {
+        let _ = fs::remove_file(log_path(dir, network));
     }
 }
 
@@ -368,7 +394,16 @@ mod tests {
         drop(dead);
         fs::write(log_path(dir, "dead"), "x").unwrap();
         fs::write(log_path(dir, "live"), "x").unwrap();
+        // Without a socket, one from long ago and one of a front that is just being started.
+        let old = fs::File::create(log_path(dir, "old")).unwrap();
+        old.set_modified(std::time::SystemTime::now() - 2 * START_TIME)
+            .unwrap();
+        fs::write(log_path(dir, "new"), "x").unwrap();
         sweep(dir);
+        assert!(!log_path(dir, "old").exists() && log_path(dir, "new").exists());
+        remove_log(dir, "new");
+        remove_log(dir, "live");
+        assert!(!log_path(dir, "new").exists());
         assert!(live_path.exists() && log_path(dir, "live").exists());
         assert!(!dead_path.exists() && !log_path(dir, "dead").exists());
         remove(dir, "live", live);

@@ -80,7 +80,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
     let _ = endpoint.ask::<()>(&Call::Detach {
         container: attached.name,
     });
-    control::sweep(&directory);
+    control::remove_log(&directory, &network);
     code
 }
 
@@ -305,8 +305,14 @@ impl Foreground<'_> {
             }
             if ready.get(2) == Some(&true) {
                 // The front has closed its side before the container ended: it is dead.
-                if ended.is_none() && self.container.reap().is_none() {
-                    eprintln!("pontoon: the container's network has ended; see `pontoon network ls`");
+                if ended.is_none()
+                    && self.container.reap().is_none()
+                    && let Some(front) = &self.front
+                {
+                    eprintln!(
+                        "pontoon: the container has no network any more: {}",
+                        front.last_words()
+                    );
                 }
                 line = None;
             }

@@ -44,6 +44,7 @@ fn answer(shared: &Shared, uid: u32, call: Call) -> Result<Response, Refused> {
         }
         Call::Detach { container } => {
             shared.network().detach_named(&container)?;
+            shared.wait_if_over();
             shared.wake();
             Ok(Response::empty())
         }

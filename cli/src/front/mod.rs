@@ -15,7 +15,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -38,6 +38,9 @@ mod resolv_watch;
 
 /// Connections served at once.
 const MAX_CONNECTIONS: usize = 32;
+
+/// How long a client waits for the control socket to go.
+const CLOSING_TIME: Duration = Duration::from_secs(2);
 
 /// What a network is to be.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -82,6 +85,18 @@ enum Report {
 #[derive(Debug)]
 pub(crate) struct Started {
     line: UnixStream,
+}
+
+impl Started {
+    /// Why the front has ended, once it has.
+    pub(crate) fn last_words(&self) -> String {
+        let mut words = String::new();
+        let said = BufReader::new(&self.line).read_line(&mut words);
+        match (said, serde_json::from_str(&words)) {
+            (Ok(_), Ok(Report::Failed(why))) => why,
+            (Ok(_) | Err(_), _) => "its front was killed".to_owned(),
+        }
+    }
 }
 
 impl AsFd for Started {
@@ -181,8 +196,11 @@ pub(crate) fn main() -> Result<()> {
     let result = watch(&shared, &listener, &line);
     if let Err(e) = &result {
         tracing::error!("{e:#}");
+        say(&mut line, &Report::Failed(format!("{e:#}")));
     }
     control::remove(&directory, &name, listener);
+    *shared.closed.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    shared.closed.1.notify_all();
     let link = shared.network().close();
     drop(line);
     if let Some(link) = link {
@@ -234,12 +252,28 @@ struct Shared {
     /// Wakes the watch: written to whenever the set of things to watch may have changed.
     wake: OwnedFd,
     connections: AtomicUsize,
+    /// Whether the control socket is gone.
+    closed: (Mutex<bool>, Condvar),
 }
 
 impl Shared {
     /// The network. A thread that panicked left it usable: every change is made at its end.
     fn network(&self) -> MutexGuard<'_, Network> {
         self.network.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits, for a while, until the control socket is gone if this was the last container: whoever asked for its end may
+    /// take the name again at once.
+    fn wait_if_over(&self) {
+        if self.network().is_over(false) {
+            self.wake();
+            let closed = self.closed.0.lock().unwrap_or_else(PoisonError::into_inner);
+            drop(
+                self.closed
+                    .1
+                    .wait_timeout_while(closed, CLOSING_TIME, |closed| !*closed),
+            );
+        }
     }
 
     fn wake(&self) {
@@ -260,6 +294,7 @@ fn begin(plan: Plan) -> Result<(Arc<Shared>, UnixListener)> {
             network: Mutex::new(network),
             wake,
             connections: AtomicUsize::new(0),
+            closed: (Mutex::new(false), Condvar::new()),
         }))
     };
     match begun() {
@@ -277,7 +312,7 @@ fn watch(shared: &Arc<Shared>, listener: &UnixListener, line: &UnixStream) -> Re
     let mut starter = Some(line);
     loop {
         let (packet, pidfds) = {
-            let network = shared.network();
+            let mut network = shared.network();
             if network.is_over(starter.is_none()) {
                 return Ok(());
             }

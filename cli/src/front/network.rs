@@ -38,6 +38,8 @@ pub(super) struct Network {
     containers: BTreeMap<String, Container>,
     /// Whether there ever was one.
     used: bool,
+    /// Whether it is ending.
+    over: bool,
     since: u64,
     link: Option<PacketLink>,
     packet_pid: u32,
@@ -101,6 +103,7 @@ impl Network {
             pool6,
             containers: BTreeMap::new(),
             used: false,
+            over: false,
             since: now(),
             link: None,
             packet_pid,
@@ -166,9 +169,11 @@ impl Network {
         }
     }
 
-    /// True if there is nothing left to live for; `alone` says that whoever started the network is gone.
-    pub(super) fn is_over(&self, alone: bool) -> bool {
-        self.containers.is_empty() && (self.used || alone)
+    /// True if there is nothing left to live for, and from then on nothing is attached; `alone` says that whoever started
+    /// the network is gone.
+    pub(super) fn is_over(&mut self, alone: bool) -> bool {
+        self.over |= self.containers.is_empty() && (self.used || alone);
+        self.over
     }
 
     /// Something to poll for events of the packet process.
@@ -303,6 +308,12 @@ impl Network {
 
     /// Attaches a container for the user `uid`, whole or not at all.
     pub(super) fn attach(&mut self, uid: u32, request: AttachRequest) -> Result<ContainerInfo, Refused> {
+        if self.over {
+            return Err(refused(
+                503,
+                anyhow!("network {} is ending: its last container has", self.plan.name),
+            ));
+        }
         let pidfd = process(request.pid, uid)?;
         let name = request
             .name
