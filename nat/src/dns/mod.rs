@@ -138,14 +138,15 @@ impl<H: UdpHost + TcpHost> Dns<H> {
         self.forwarder
             .ready(cx.host, cx.now, token, ready, &mut self.done);
         self.deliver(cx);
+        self.questions(cx);
     }
 
     /// Does what is due: the next resolver, the end of patience, retransmissions to clients by TCP.
     pub fn flush(&mut self, cx: &mut Cx<'_, H>) {
         self.forwarder.flush(cx.host, cx.now, &mut self.done);
         self.streams.flush(cx, &mut self.asked);
-        self.questions(cx);
         self.deliver(cx);
+        self.questions(cx);
     }
 
     /// When [`Dns::flush`] is next due.

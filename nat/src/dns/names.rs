@@ -106,8 +106,7 @@ impl Names {
         }
     }
 
-    /// The response to `query`, if its name is ours to answer for. `limit` is the largest response in bytes that the way
-    /// back takes; `None` over TCP.
+    /// The response to `query`, if its name is ours to answer for. By UDP it is truncated to what the client takes.
     pub(super) fn answer(&self, config: &Config, query: &[u8], q: &Question, udp: bool) -> Option<Vec<u8>> {
         if q.class != IN && q.class != ANY_CLASS {
             return None;

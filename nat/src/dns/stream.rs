@@ -133,7 +133,8 @@ impl Streams {
                 continue;
             };
             let socket = self.local.socket(conn.handle);
-            match socket.state() {
+            let state = socket.state();
+            match state {
                 tcp::State::Listen => continue,
                 tcp::State::Closed => {
                     let handle = conn.handle;
@@ -147,8 +148,14 @@ impl Streams {
                 && let Some(remote) = socket.remote_endpoint()
             {
                 let ip = IpAddr::from(remote.addr);
-                conn.peer = cx.neighbours.lookup(ip).map(|mac| (ip, mac));
+                conn.peer = Some((ip, cx.neighbours.lookup(ip).unwrap_or_default()));
                 conn.active = cx.now;
+            }
+            if state == tcp::State::SynReceived {
+                if cx.now.since(conn.active) >= IDLE {
+                    socket.abort();
+                }
+                continue;
             }
             let id = ConnId {
                 slot,
@@ -212,26 +219,35 @@ impl Streams {
 }
 
 impl Conn {
+    /// True if nobody waits for anything.
+    fn quiet(&self) -> bool {
+        self.outstanding == 0 && self.answers.is_empty()
+    }
+
     fn deadline(&self) -> Instant {
-        self.active + if self.closing { IDLE + IDLE } else { IDLE }
+        self.active
+            + match (self.closing, self.quiet()) {
+                (true, _) => IDLE * 2,
+                (false, true) => IDLE,
+                (false, false) => IDLE * 3,
+            }
     }
 
     fn serve(&mut self, now: Instant, socket: &mut tcp::Socket<'static>, id: ConnId, asked: &mut Vec<Asked>) {
-        while socket.can_recv()
-            && self.outstanding < PIPELINE
-            && self.answers.len() < BACKLOG
-            && !self.closing
-        {
+        while !self.closing {
+            if self.take_queries(now, id, asked).is_err() {
+                socket.abort();
+                return;
+            }
+            if !socket.can_recv() || self.outstanding >= PIPELINE || self.answers.len() >= BACKLOG {
+                break;
+            }
             let read = socket.recv(|bytes| {
                 self.received.extend_from_slice(bytes);
                 (bytes.len(), bytes.len())
             });
             if !read.is_ok_and(|n| n > 0) {
                 break;
-            }
-            if self.take_queries(now, id, asked).is_err() {
-                socket.abort();
-                return;
             }
         }
         if self.taken < self.answers.len() {
@@ -246,13 +262,11 @@ impl Conn {
                 self.taken = 0;
             }
         }
-        let quiet = self.outstanding == 0 && self.answers.is_empty();
         let over = !socket.may_recv() || now.since(self.active) >= IDLE;
-        if quiet && over && !self.closing {
+        if self.quiet() && over && !self.closing {
             self.closing = true;
             socket.close();
-        }
-        if self.closing && now >= self.deadline() || !quiet && now.since(self.active) >= IDLE * 3 {
+        } else if now >= self.deadline() {
             socket.abort();
         }
     }
@@ -260,7 +274,9 @@ impl Conn {
     /// Takes the whole queries off what was received.
     fn take_queries(&mut self, now: Instant, id: ConnId, asked: &mut Vec<Asked>) -> Result<(), ()> {
         let mut at = 0;
-        while let Some(length) = self.received[at..].first_chunk::<2>() {
+        while self.outstanding < PIPELINE
+            && let Some(length) = self.received[at..].first_chunk::<2>()
+        {
             let length = usize::from(u16::from_be_bytes(*length));
             if !(message::HEADER..=LARGEST_QUERY).contains(&length) {
                 return Err(());
@@ -268,8 +284,8 @@ impl Conn {
             let Some(query) = self.received.get(at + 2..at + 2 + length) else {
                 break;
             };
+            self.outstanding += 1;
             if let Some((_, mac)) = self.peer {
-                self.outstanding += 1;
                 asked.push(Asked {
                     conn: id,
                     mac,
