@@ -11,15 +11,17 @@ use smoltcp::wire::{EthernetProtocol, IpProtocol};
 
 use crate::config::Config;
 use crate::cx::Cx;
+use crate::dns::{self, Dns};
 use crate::flow::{self, FlowView, Limits, Protocol};
 use crate::fragment::Reassembler;
 use crate::host::real::RealHost;
 use crate::host::{Host, IpVersion, Kind, Token};
-use crate::icmp::{self, IcmpError};
+use crate::icmp::{self, ContainerError, IcmpError};
 use crate::link::{Link, Neighbours};
 use crate::packet::Packet;
 use crate::publish::{RuleId, Transport};
 use crate::slab::Key;
+use crate::udp::Datagram;
 use crate::{tcp, udp};
 
 /// A container on the network, as the gateway knows it.
@@ -110,7 +112,6 @@ impl<H> Shared<H> {
 }
 
 /// The gateway of one network.
-#[derive(Debug)]
 pub struct Gateway<H: Host> {
     shared: Shared<H>,
     link: Link,
@@ -118,6 +119,7 @@ pub struct Gateway<H: Host> {
     udp: udp::Relay<H>,
     echo: icmp::EchoRelay<H>,
     fragments: Reassembler,
+    dns: Dns<H>,
     endpoints: BTreeMap<PortId, Endpoint>,
     rules: BTreeMap<RuleId, Rule>,
     next_rule: u32,
@@ -144,6 +146,7 @@ impl<H: Host> Gateway<H> {
             udp: udp::Relay::new(),
             echo: icmp::EchoRelay::default(),
             fragments: Reassembler::default(),
+            dns: Dns::new(&config),
             shared: Shared {
                 host,
                 flows: flow::Table::new(limits, secrets.index),
@@ -182,6 +185,12 @@ impl<H: Host> Gateway<H> {
                 self.link.assign(endpoint.mac, v4);
             }
         }
+        if !self.dns.set_name(&endpoint.name, endpoint.addresses.clone()) {
+            tracing::warn!(
+                name = endpoint.name,
+                "the container's name is none that DNS can answer for"
+            );
+        }
         self.endpoints.insert(endpoint.port, endpoint);
     }
 
@@ -198,6 +207,7 @@ impl<H: Host> Gateway<H> {
                 self.shared.neighbours.unpin(address);
             }
             self.link.unassign(endpoint.mac);
+            self.dns.remove_name(&endpoint.name);
         }
     }
 
@@ -318,7 +328,14 @@ impl<H: Host> Gateway<H> {
 
     /// Upstream name servers from now on.
     pub fn set_resolvers(&mut self, resolvers: Vec<SocketAddr>) {
+        self.dns.set_resolvers(resolvers.clone());
         self.shared.config.resolvers = resolvers;
+    }
+
+    /// Names besides the containers' from now on.
+    pub fn set_hosts(&mut self, hosts: Vec<(String, IpAddr)>) {
+        self.dns.set_hosts(&self.shared.config, &hosts);
+        self.shared.config.hosts = hosts;
     }
 
     /// A flow is out of the table: its relay lets go of what it holds for it.
@@ -380,6 +397,17 @@ impl<H: Host> Gateway<H> {
                     self.link.echo(&mut cx, &packet, frame);
                     true
                 }
+                IpProtocol::Udp if is_dns(&packet, frame) => {
+                    match Datagram::parse(&packet, frame) {
+                        Ok(d) => self.dns.query_udp(&mut cx, &packet, d.src.port(), d.data),
+                        Err(reason) => cx.drop(packet.ingress, reason),
+                    }
+                    true
+                }
+                IpProtocol::Tcp if is_dns(&packet, frame) => {
+                    self.dns.segment(&mut cx, &packet, frame);
+                    true
+                }
                 _ => false,
             };
             if answered {
@@ -415,6 +443,14 @@ impl<H: Host> Gateway<H> {
     fn icmp(&mut self, now: Instant, packet: &Packet, frame: &Frame<'_>, out: &mut dyn Out) {
         let mut cx = self.shared.cx(now, out);
         match icmp::from_container(&cx, packet, frame) {
+            // The container's link has become narrower than its MSS said.
+            Ok(ContainerError {
+                flow,
+                tuple,
+                error: IcmpError::PacketTooBig(mtu),
+            }) if tuple.protocol == Protocol::Tcp => {
+                self.tcp.packet_too_big(&mut cx, flow, mtu);
+            }
             // No host socket can send an error on.
             Ok(_) => cx.drop(packet.ingress, DropReason::HostUnsupported),
             Err(DropReason::UnknownProtocol) => self.echo.packet(&mut cx, packet, frame),
@@ -487,7 +523,7 @@ impl<H: Host> Station for Gateway<H> {
             Kind::TcpListener => self.tcp.listener_ready(&mut cx, token),
             Kind::UdpMapping | Kind::UdpPublished => self.udp.ready(&mut cx, token, ready),
             Kind::Ping => self.echo.ready(&mut cx, token, ready),
-            Kind::Dns => {}
+            Kind::Dns => self.dns.ready(&mut cx, token, ready),
         }
     }
 
@@ -498,6 +534,7 @@ impl<H: Host> Station for Gateway<H> {
         self.udp.flush(&mut cx);
         self.echo.flush(&mut cx);
         self.fragments.expire(&mut cx);
+        self.dns.flush(&mut cx);
         while let Some((id, entry)) = self.shared.flows.pop_ended(now) {
             self.end(now, id, &entry, out);
         }
@@ -510,6 +547,7 @@ impl<H: Host> Station for Gateway<H> {
             self.udp.deadline(),
             self.echo.deadline(),
             self.fragments.deadline(),
+            self.dns.deadline(),
             self.shared.flows.deadline(),
         ]
         .into_iter()
@@ -524,6 +562,11 @@ fn is_dhcp(packet: &Packet, frame: &Frame<'_>) -> bool {
         && packet.fragment.is_none()
         && packet.dst.is_ipv4()
         && packet.transport(frame).get(2..4) == Some(&[0, 67])
+}
+
+/// True for a packet to the DNS server's port, by UDP or TCP.
+fn is_dns(packet: &Packet, frame: &Frame<'_>) -> bool {
+    packet.transport(frame).get(2..4) == Some(&dns::PORT.to_be_bytes())
 }
 
 fn is_group(addr: IpAddr) -> bool {

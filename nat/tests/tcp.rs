@@ -447,7 +447,7 @@ fn the_hosts_loopback_and_other_forbidden_places_are_unreachable() {
     for forbidden in [
         "10.0.2.2:80",
         "127.0.0.1:80",
-        "0.0.0.0:80",
+        "240.0.0.1:80",
         "169.254.169.254:80",
         "[fd00:2::2]:80",
     ] {

@@ -111,7 +111,8 @@ impl Wiring {
                 Ok(Reply::Done)
             }
             Command::SetHosts { hosts } => {
-                let _ = hosts;
+                self.handle
+                    .call(move |network, _| network.station_mut().set_hosts(hosts))?;
                 Ok(Reply::Done)
             }
             Command::Flows { port, from } => {

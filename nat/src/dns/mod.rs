@@ -83,6 +83,11 @@ impl<H: UdpHost + TcpHost> Dns<H> {
         self.names.remove(name);
     }
 
+    /// Answers for these names, and for the gateway's own, in place of those of the configuration.
+    pub fn set_hosts(&mut self, config: &Config, hosts: &[(String, IpAddr)]) {
+        self.names.set_hosts(config, hosts);
+    }
+
     /// Asks these resolvers from now on, in order.
     pub fn set_resolvers(&mut self, resolvers: Vec<SocketAddr>) {
         self.forwarder.set_resolvers(resolvers);

@@ -61,23 +61,28 @@ fn key(text: &str) -> Option<Key> {
 impl Names {
     pub(super) fn new(config: &Config) -> Self {
         let mut names = Self::default();
+        names.set_hosts(config, &config.hosts);
+        names
+    }
+
+    /// Replaces the names that are not containers': the gateway's own, and `hosts`.
+    pub(super) fn set_hosts(&mut self, config: &Config, hosts: &[(String, IpAddr)]) {
+        self.fixed.clear();
         let own = [
             config.subnet4.map(|s| IpAddr::V4(s.gateway)),
             config.subnet6.map(|s| IpAddr::V6(s.gateway)),
         ];
         let own = own.into_iter().flatten().map(|a| (GATEWAY, a));
-        for (name, addr) in own.chain(config.hosts.iter().map(|(n, a)| (n.as_str(), *a))) {
+        for (name, addr) in own.chain(hosts.iter().map(|(n, a)| (n.as_str(), *a))) {
             if let Some(k) = key(name) {
-                names
-                    .fixed
+                self.fixed
                     .entry(k)
                     .or_insert_with(|| (name.to_owned(), Vec::new()))
                     .1
                     .push(addr);
             }
         }
-        names.index();
-        names
+        self.index();
     }
 
     pub(super) fn set(&mut self, name: &str, addrs: Vec<IpAddr>) -> bool {

@@ -186,6 +186,27 @@ impl<H: TcpHost> Relay<H> {
         [timer, listener].into_iter().flatten().min()
     }
 
+    /// The container says that what was sent to it in `flow` did not fit a link of `mtu` bytes: segments are smaller
+    /// from now on, and what was lost is sent again (RFC 1191).
+    pub fn packet_too_big(&mut self, cx: &mut Cx<'_, H>, flow: FlowId, mtu: u32) {
+        let key = cx.flows.get(flow).and_then(|e| self.conns.key_at(e.data()));
+        let Some(key) = key else { return };
+        let Some(conn) = self
+            .conns
+            .get_mut(key)
+            .filter(|c| c.flow == flow && c.phase == Phase::Open)
+        else {
+            return;
+        };
+        let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
+        let mss = link_mss(mtu, conn.container);
+        if mss < conn.mss {
+            conn.mss = mss;
+            conn.snd_nxt = conn.snd_una;
+            self.pump(cx, key);
+        }
+    }
+
     /// A flow of this relay was evicted or has been silent for its timeout: both sides are told by a reset.
     pub fn ended(&mut self, cx: &mut Cx<'_, H>, flow: FlowId, entry: &Entry) {
         let Some(key) = self.conns.key_at(entry.data()) else {

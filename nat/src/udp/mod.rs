@@ -24,6 +24,8 @@ mod inbound;
 mod outbound;
 mod published;
 
+pub(crate) use outbound::Datagram;
+
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 

@@ -19,16 +19,17 @@ use crate::sum;
 pub(super) const HEADER: usize = 8;
 
 /// A datagram as it stands in its frame.
-struct Datagram<'f> {
-    src: SocketAddr,
-    dst: SocketAddr,
-    data: &'f [u8],
+pub(crate) struct Datagram<'f> {
+    pub(crate) src: SocketAddr,
+    pub(crate) dst: SocketAddr,
+    pub(crate) data: &'f [u8],
     /// Segment size of a super-frame.
     segment: Option<u16>,
 }
 
 impl<'f> Datagram<'f> {
-    fn parse(packet: &Packet, frame: &'f Frame<'_>) -> Result<Self, DropReason> {
+    /// The datagram in `packet`, its checksum verified unless the frame says that it is good.
+    pub(crate) fn parse(packet: &Packet, frame: &'f Frame<'_>) -> Result<Self, DropReason> {
         let udp = packet.transport(frame);
         let h = udp.first_chunk::<HEADER>().ok_or(DropReason::Malformed)?;
         let word = |i: usize| u16::from_be_bytes([h[i], h[i + 1]]);
