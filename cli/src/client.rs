@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use serde::de::DeserializeOwned;
@@ -14,6 +15,9 @@ use crate::routes::Call;
 
 #[cfg(test)]
 mod tests;
+
+/// How long a network may take to end once it no longer answers.
+const ENDING: Duration = Duration::from_secs(2);
 
 /// A network that has a control socket.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -52,25 +56,30 @@ impl Endpoint {
 
     fn try_ask<T: DeserializeOwned>(&self, call: &Call) -> Result<Asked<T>> {
         let context = || format!("network {}, socket {}", self.network, self.path.display());
-        let client = match Client::connect(&self.path) {
-            Ok(client) => client,
-            Err(ClientError::Connect(e))
-                if matches!(
+        let body = call.body()?;
+        let deadline = Instant::now() + ENDING;
+        let (status, body) = loop {
+            let connected = Client::connect(&self.path);
+            if let Err(ClientError::Connect(e)) = &connected
+                && matches!(
                     e.kind(),
                     io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
-                ) =>
+                )
             {
                 if let Some(dir) = self.path.parent() {
                     control::remove_if_stale(dir, &self.path)?;
                 }
                 return Ok(Asked::Gone);
             }
-            Err(e) => return Err(e).with_context(context),
+            match connected.and_then(|c| c.call(call.method(), &call.target(), body.as_deref())) {
+                // A front that ends closes connections that it has not served. Its socket follows at once; if it does
+                // not, only a question that changes nothing may be asked again.
+                Err(ClientError::Closed) if call.method() == "GET" && Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                other => break other.with_context(context)?,
+            }
         };
-        let body = call.body()?;
-        let (status, body) = client
-            .call(call.method(), &call.target(), body.as_deref())
-            .with_context(context)?;
         if (200..300).contains(&status) {
             // A call that is answered with nothing gives `()`, which JSON writes so.
             let json = if body.is_empty() {

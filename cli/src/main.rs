@@ -23,6 +23,7 @@ mod idmap;
 mod init;
 mod ipam;
 mod netlink;
+mod outbound;
 mod output;
 mod packet;
 mod peer;

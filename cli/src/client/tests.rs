@@ -114,3 +114,24 @@ fn a_container_is_found_by_name() {
     let e = pick("cache", answers()).unwrap_err().to_string();
     assert!(e.contains("no container named cache"), "{e}");
 }
+
+#[test]
+fn a_network_that_ends_while_it_is_asked_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (listener, path) = control::listen(dir.path(), "a").unwrap();
+    let thread = thread::spawn(move || {
+        // Taken, and closed without an answer; the socket goes a little later.
+        drop(listener.accept().unwrap());
+        thread::sleep(Duration::from_millis(5));
+    });
+    let ending = Endpoint {
+        network: "a".to_owned(),
+        path,
+    };
+    assert!(
+        merge::<Vec<ContainerInfo>>(vec![ending], false, &Call::Containers)
+            .unwrap()
+            .is_empty()
+    );
+    thread.join().unwrap();
+}

@@ -11,18 +11,18 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, bail};
-use pontoon_nat::config::Outbound;
 use pontoon_switch::sys::process::{Received, Signals};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal, WaitOptions};
 
 use crate::api::{AttachRequest, ContainerInfo, NetworkInfo};
-use crate::args::{self, RunArgs};
+use crate::args::RunArgs;
 use crate::client::Endpoint;
 use crate::control;
 use crate::fdsock::FdSocket;
 use crate::front::{self, Plan, Started};
 use crate::init::{self, FORWARDED_AND_CHILD, FromInit, Identity, Terminal, ToInit};
+use crate::outbound;
 use crate::routes::Call;
 
 /// Runs the command; gives the exit status.
@@ -105,14 +105,6 @@ fn made_up_name() -> String {
 }
 
 fn plan(args: &RunArgs, name: &str, directory: PathBuf) -> Result<Plan> {
-    let mut outbound = Outbound::default();
-    for o in &args.outbound {
-        match o {
-            args::Outbound::Address(IpAddr::V4(a)) => outbound.address4 = Some(*a),
-            args::Outbound::Address(IpAddr::V6(a)) => outbound.address6 = Some(*a),
-            args::Outbound::Interface(name) => outbound.interface = Some(name.clone()),
-        }
-    }
     Ok(Plan {
         name: name.to_owned(),
         directory,
@@ -124,7 +116,7 @@ fn plan(args: &RunArgs, name: &str, directory: PathBuf) -> Result<Plan> {
         dns: args.dns.clone(),
         search: args.dns_search.clone(),
         host_loopback: args.host_loopback,
-        outbound,
+        outbound: outbound::resolve(&args.outbound)?,
         max_flows: args.max_flows,
         max_flows_per_container: args.flows_per_container(),
     })

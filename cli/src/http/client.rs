@@ -18,6 +18,9 @@ pub(crate) enum ClientError {
     /// The request could not be sent whole.
     #[error("cannot send the request: {0}")]
     Send(std::io::Error),
+    /// The connection was closed without a byte of an answer.
+    #[error("the connection was closed without an answer")]
+    Closed,
     /// The answer is malformed, too large, late, or ended early.
     #[error("cannot read the answer: {0}")]
     Answer(String),
@@ -69,6 +72,7 @@ impl Client {
         let answer = read_answer(&mut Wire::new(stream, ANSWER_TIME), method == "HEAD");
         match (sent, answer) {
             (_, Ok(answer)) => Ok(answer),
+            (_, Err(Broken::Closed)) => Err(ClientError::Closed),
             (Err(e), Err(_)) => Err(ClientError::Send(e)),
             (Ok(()), Err(e)) => Err(ClientError::Answer(e.to_string())),
         }

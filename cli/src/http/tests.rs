@@ -263,7 +263,7 @@ fn the_client_takes_other_servers_answers() {
         (204, vec![])
     );
     for bytes in [
-        b"".as_slice(),
+        b"HTTP".as_slice(),
         b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc",
         b"SSH-2.0-x\r\n",
     ] {
