@@ -15,6 +15,9 @@ use crate::packet::Packet;
 use crate::slab::Key;
 use crate::sum;
 
+/// How many ports are tried for one of the right parity.
+const PARITY_ATTEMPTS: u16 = 4;
+
 /// Bytes of a UDP header.
 pub(super) const HEADER: usize = 8;
 
@@ -291,11 +294,20 @@ fn open_socket<H: UdpHost>(host: &mut H, token: Token, container: SocketAddr) ->
         }
     }
     let socket = host.udp_open(token, version, None)?;
-    // RFC 4787 REQ-4: keep the parity where a neighbouring port is free; one descriptor more is used for a moment only.
+    // RFC 4787 REQ-4: keep the parity where a port nearby is free; one descriptor more is used for a moment only.
     let got = socket.local_addr().map_or(port, |a| a.port());
-    let other = got ^ 1;
-    if got % 2 != port % 2 && (first..=last).contains(&other) {
-        return Ok(host.udp_open(token, version, Some(other)).unwrap_or(socket));
+    if got % 2 == port % 2 {
+        return Ok(socket);
+    }
+    let nearby = (0..PARITY_ATTEMPTS)
+        .map(|n| got.wrapping_add(1 + 2 * n))
+        .filter(|p| (first..=last).contains(p));
+    for other in nearby {
+        match host.udp_open(token, version, Some(other)) {
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
+            Err(_) => break,
+            done => return done,
+        }
     }
     Ok(socket)
 }
