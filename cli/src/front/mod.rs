@@ -33,6 +33,7 @@ use resolv_watch::ResolvWatch;
 mod api;
 mod network;
 mod packet_link;
+mod ping;
 mod publish;
 mod resolv_watch;
 

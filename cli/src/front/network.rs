@@ -113,7 +113,9 @@ impl Network {
             gateway: network.gateway_config(host),
             outbound: network.plan.outbound.clone(),
         };
-        match link.call(&Command::Configure(Box::new(config)), &[]) {
+        let raw = super::ping::raw_sockets(&network.plan.outbound);
+        let raw: Vec<_> = raw.iter().map(AsFd::as_fd).collect();
+        match link.call(&Command::Configure(Box::new(config)), &raw) {
             Ok(_) => {
                 network.link = Some(link);
                 Ok(network)

@@ -26,11 +26,11 @@ pub(crate) fn main() -> Result<()> {
     let mut socket = FdSocket::from_stdin().context("the packet process is started by pontoon itself")?;
     rustix::stdio::dup2_stdin(&std::fs::File::open("/dev/null")?)?;
     raise_open_files();
-    let Some((Command::Configure(config), _)) = socket.recv::<Command>()? else {
+    let Some((Command::Configure(config), raw)) = socket.recv::<Command>()? else {
         bail!("the first command is to configure");
     };
     let events = Arc::new(socket.try_clone()?);
-    let made = Wiring::new(*config, move |event| report(&events, event)).and_then(|wiring| {
+    let made = Wiring::new(*config, raw, move |event| report(&events, event)).and_then(|wiring| {
         // Whatever needed a capability has been opened.
         drop_capabilities()?;
         Ok(wiring)

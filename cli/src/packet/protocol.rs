@@ -43,7 +43,7 @@ pub(crate) struct Rule {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Command {
-    /// Make the network; the first command.
+    /// Make the network; the first command. Descriptors: raw ICMP sockets, for hosts that shut ping sockets out.
     Configure(Box<NetworkConfig>),
     /// Add a container's port. Descriptors: the TAP, then the capture file if there is one.
     AddPort {

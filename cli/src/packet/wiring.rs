@@ -32,15 +32,25 @@ pub(super) struct Wiring {
 }
 
 impl Wiring {
-    /// Makes the network and starts its worker; `report` is called, in a thread of its own, for what happens by itself.
-    pub(super) fn new(config: NetworkConfig, report: impl Fn(Event) + Send + 'static) -> Result<Self> {
+    /// Makes the network, which pings by the sockets `raw` where it has them, and starts its worker; `report` is called, in
+    /// a thread of its own, for what happens by itself.
+    pub(super) fn new(
+        config: NetworkConfig,
+        raw: Vec<OwnedFd>,
+        report: impl Fn(Event) + Send + 'static,
+    ) -> Result<Self> {
         let builder = Worker::builder().context("cannot make the network's poll")?;
         let events = builder.events();
         let registrar = builder.registrar().context("cannot make the network's poll")?;
         let host = RealHost::new(registrar, Features::from_env(), config.outbound)
             .context("cannot make outgoing sockets")?;
         let secrets = Secrets::random().context("cannot get random numbers")?;
-        let gateway = Gateway::new(config.gateway, host, secrets);
+        let mut gateway = Gateway::new(config.gateway, host, secrets);
+        for socket in raw {
+            gateway
+                .set_raw_socket(socket)
+                .context("cannot use a raw ICMP socket")?;
+        }
         let worker = builder
             .start(gateway)
             .context("cannot make the network's worker")?;
