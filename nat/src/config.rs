@@ -192,3 +192,92 @@ pub enum Forbidden {
     /// Broadcast, multicast or reserved.
     NotUnicast,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(host_loopback: HostLoopback, link_local: LinkLocal) -> Config {
+        Config {
+            mac: MacAddr([2, 0, 0, 0, 0, 2]),
+            subnet4: Some(Subnet4 {
+                net: "10.0.2.0/24".parse().unwrap(),
+                gateway: "10.0.2.2".parse().unwrap(),
+            }),
+            subnet6: Some(Subnet6 {
+                net: "fd00::/64".parse().unwrap(),
+                gateway: "fd00::2".parse().unwrap(),
+            }),
+            mtu: 1500,
+            resolvers: Vec::new(),
+            search: Vec::new(),
+            hosts: Vec::new(),
+            host_loopback,
+            link_local,
+            filtering: Filtering::AddressDependent,
+            max_flows: 10,
+            max_flows_per_container: 10,
+        }
+    }
+
+    #[test]
+    fn no_way_of_writing_loopback_leads_to_the_host() {
+        for host_loopback in [HostLoopback::Unreachable, HostLoopback::ByGateway] {
+            let c = config(host_loopback, LinkLocal::Allowed);
+            for addr in [
+                "127.0.0.1",
+                "127.255.0.1",
+                "0.0.0.0",
+                "0.1.2.3",
+                "::",
+                "::1",
+                "::127.0.0.1",
+                "::ffff:127.0.0.1",
+                "::ffff:0:127.0.0.1",
+                "::ffff:192.0.2.1",
+                "64:ff9b::7f00:1",
+                "2002:7f00:1::1",
+            ] {
+                let got = c.destination(addr.parse().unwrap());
+                assert_eq!(got, Err(Forbidden::HostLoopback), "{addr}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_gateways_address_leads_to_loopback_only_if_told_so() {
+        let shut = config(HostLoopback::Unreachable, LinkLocal::Refused);
+        let open = config(HostLoopback::ByGateway, LinkLocal::Refused);
+        for (addr, to) in [("10.0.2.2", "127.0.0.1"), ("fd00::2", "::1")] {
+            assert_eq!(
+                shut.destination(addr.parse().unwrap()),
+                Err(Forbidden::HostLoopback)
+            );
+            assert_eq!(open.destination(addr.parse().unwrap()), Ok(to.parse().unwrap()));
+        }
+    }
+
+    #[test]
+    fn metadata_is_refused_unless_allowed_by_name() {
+        let metadata = "169.254.169.254".parse().unwrap();
+        let refused = config(HostLoopback::ByGateway, LinkLocal::Refused);
+        assert_eq!(refused.destination(metadata), Err(Forbidden::LinkLocal));
+        let allowed = config(HostLoopback::Unreachable, LinkLocal::Allowed);
+        assert_eq!(allowed.destination(metadata), Ok(metadata));
+    }
+
+    #[test]
+    fn groups_are_no_destination_and_the_world_is() {
+        let c = config(HostLoopback::Unreachable, LinkLocal::Refused);
+        for addr in ["255.255.255.255", "224.0.0.1", "240.0.0.1", "ff02::1"] {
+            assert_eq!(
+                c.destination(addr.parse().unwrap()),
+                Err(Forbidden::NotUnicast),
+                "{addr}"
+            );
+        }
+        for addr in ["198.51.100.1", "2001:db8::1", "64:ff9b::c633:6401"] {
+            assert!(c.destination(addr.parse().unwrap()).is_ok(), "{addr}");
+        }
+    }
+}

@@ -68,6 +68,8 @@ pub struct World {
     pub container: Container,
     pub gateway: Gateway<SimHost>,
     pub out: Recorder,
+    /// What the container has sent, if it is being noted.
+    pub sent: Option<Vec<(Vec<u8>, Offload)>>,
     /// Largest frame and super-frame that the gateway has sent, in bytes.
     pub largest: usize,
 }
@@ -93,6 +95,7 @@ impl World {
             container: Container::new(container),
             gateway,
             out: Recorder::default(),
+            sent: None,
             largest: 0,
         }
     }
@@ -107,6 +110,9 @@ impl World {
         let mut moved = false;
         for (mut bytes, offload) in self.container.transmit() {
             moved = true;
+            if let Some(sent) = &mut self.sent {
+                sent.push((bytes.clone(), offload));
+            }
             self.gateway.frame(
                 self.now,
                 PORT,
