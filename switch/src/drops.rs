@@ -1,5 +1,9 @@
 //! Why a frame was dropped: one value and one counter for each reason, never only a log line.
 
+use std::time::Duration;
+
+use crate::Instant;
+
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $name:ident = $text:literal,)+) => {
         /// Why a frame went no further.
@@ -82,6 +86,35 @@ reasons! {
     RateLimited = "rate-limited",
 }
 
+impl DropReason {
+    /// True if the frame was right and a bound or want of the host's turned it away: worth a line in the log.
+    pub const fn is_refusal(self) -> bool {
+        matches!(self, Self::TableFull | Self::QuotaFull | Self::HostExhausted)
+    }
+}
+
+/// Says when a refusal is to be logged: the first at once, then one line a minute with how many there were.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RefusalLog {
+    last: Option<Instant>,
+    since: u64,
+}
+
+impl RefusalLog {
+    /// Time between two lines.
+    const INTERVAL: Duration = Duration::from_secs(60);
+
+    /// One more refusal. How many there have been since the last line, if now is the time for one.
+    pub fn refused(&mut self, now: Instant) -> Option<u64> {
+        self.since += 1;
+        if self.last.is_some_and(|last| now.since(last) < Self::INTERVAL) {
+            return None;
+        }
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.since))
+    }
+}
+
 /// A counter for each reason.
 #[derive(Clone, Debug)]
 pub struct DropCounters([u64; DropReason::ALL.len()]);
@@ -121,5 +154,19 @@ impl DropCounters {
             .iter()
             .map(|&r| (r, self.get(r)))
             .filter(|&(_, n)| n > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_refusals_is_a_line_a_minute() {
+        let mut log = RefusalLog::default();
+        let lines: Vec<u64> = (0..150_000)
+            .filter_map(|ms| log.refused(Instant::from_millis(ms)))
+            .collect();
+        assert_eq!(lines, [1, 60_000, 60_000]);
     }
 }

@@ -12,7 +12,7 @@ use std::io;
 use mio::unix::SourceFd;
 use std::os::fd::AsRawFd;
 
-use crate::drops::{DropCounters, DropReason};
+use crate::drops::{DropCounters, DropReason, RefusalLog};
 use crate::fdb::{FdbCounters, FdbEntry};
 use crate::frame::{Frame, HEADROOM, MAX_FRAME};
 use crate::policy::Policy;
@@ -134,6 +134,7 @@ struct Slot {
     rx: Traffic,
     tx: Traffic,
     drops: DropCounters,
+    refusals: RefusalLog,
 }
 
 impl<S: Station> Network<S> {
@@ -398,6 +399,7 @@ impl Fabric {
             rx: Traffic::default(),
             tx: Traffic::default(),
             drops: DropCounters::default(),
+            refusals: RefusalLog::default(),
         });
         Ok(id)
     }
@@ -421,7 +423,7 @@ impl Fabric {
                     Ingress::Port(id) => Some(id),
                     Ingress::Station => None,
                 };
-                self.count_drop(ingress, reason);
+                self.count_drop(now, ingress, reason);
                 ForStation::No
             }
             Decision::Station => ForStation::Yes,
@@ -447,9 +449,17 @@ impl Fabric {
         }
     }
 
-    fn count_drop(&mut self, ingress: Option<PortId>, reason: DropReason) {
+    fn count_drop(&mut self, now: Instant, ingress: Option<PortId>, reason: DropReason) {
         match ingress.and_then(|id| self.slot_mut(id)) {
-            Some(slot) => slot.drops.count(reason),
+            Some(slot) => {
+                slot.drops.count(reason);
+                if reason.is_refusal()
+                    && let Some(refusals) = slot.refusals.refused(now)
+                {
+                    let (port, reason) = (&slot.config.name, reason.name());
+                    tracing::warn!(port, reason, refusals, "new flows are refused");
+                }
+            }
             None => self.station_drops.count(reason),
         }
     }
@@ -495,7 +505,7 @@ impl Out for Door<'_> {
     }
 
     fn drop(&mut self, ingress: Option<PortId>, reason: DropReason) {
-        self.fabric.count_drop(ingress, reason);
+        self.fabric.count_drop(self.now, ingress, reason);
     }
 }
 
