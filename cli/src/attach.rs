@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail};
 use ipnet::IpNet;
 use pontoon_switch::MacAddr;
 use pontoon_switch::sys::tun;
+use rustix::process::DumpableBehavior;
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 use serde::{Deserialize, Serialize};
 
@@ -97,6 +98,9 @@ fn make(pidfd: &OwnedFd, request: &Request) -> Result<OwnedFd> {
         };
         bail!("cannot open /dev/net/tun: {e}; {hint}");
     }
+    // In the container's user namespace its root may trace us, who see the host's files, unless we cannot be.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .context("cannot keep the attach helper from being traced")?;
     move_into_thread_name_spaces(
         pidfd.as_fd(),
         ThreadNameSpaceType::USER | ThreadNameSpaceType::NETWORK,

@@ -46,6 +46,8 @@ pub(crate) struct Pool {
     net: IpNet,
     gateway: IpAddr,
     used: BTreeSet<u128>,
+    /// First and last number of those that are only given to who asks for them.
+    kept: Option<(u128, u128)>,
     next: u128,
 }
 
@@ -60,6 +62,7 @@ impl Pool {
             net,
             gateway: net.addr(),
             used: BTreeSet::new(),
+            kept: None,
             next: 0,
         };
         let (first, last) = pool.range();
@@ -92,6 +95,13 @@ impl Pool {
         self.gateway
     }
 
+    /// Gives the addresses from `first` to `last` from now on only to who asks for them: DHCP has them for others.
+    pub(crate) fn keep(&mut self, first: IpAddr, last: IpAddr) {
+        if self.net.contains(&first) && self.net.contains(&last) && first <= last {
+            self.kept = Some((self.number(first), self.number(last)));
+        }
+    }
+
     /// Takes the address `wanted`, or the next free one.
     pub(crate) fn take(&mut self, wanted: Option<IpAddr>) -> Result<IpAddr, Refused> {
         if let Some(address) = wanted {
@@ -106,13 +116,14 @@ impl Pool {
             };
         }
         let (first, last) = self.range();
-        // As many tries as there can be taken numbers, the gateway's, and one.
-        let tries = self.used.len() as u128 + 2;
+        let kept = |n: u128| self.kept.is_some_and(|(first, last)| (first..=last).contains(&n));
+        // As many tries as there can be numbers that are taken or kept, the gateway's, and one.
+        let tries = self.used.len() as u128 + self.kept.map_or(0, |(first, last)| last - first + 1) + 2;
         let mut n = self.next;
         for _ in 0..tries.min(last - first + 1) {
             let address = self.address(n);
             let after = if n >= last { first } else { n + 1 };
-            if address != self.gateway && self.used.insert(n) {
+            if address != self.gateway && !kept(n) && self.used.insert(n) {
                 self.next = after;
                 return Ok(address);
             }
@@ -190,6 +201,7 @@ pub(crate) fn default_gateway(net: IpNet) -> IpAddr {
         net: net.trunc(),
         gateway: net.addr(),
         used: BTreeSet::new(),
+        kept: None,
         next: 0,
     }
     .default_gateway()
@@ -241,6 +253,15 @@ mod tests {
             pool.release(one);
             assert_eq!(pool.take(None), Ok(one), "{net}");
         }
+    }
+
+    #[test]
+    fn what_is_kept_is_given_to_who_asks() {
+        let mut pool = pool("192.0.2.8/29");
+        pool.keep(ip("192.0.2.12"), ip("192.0.2.14"));
+        let free: Vec<_> = std::iter::from_fn(|| pool.take(None).ok()).collect();
+        assert_eq!(free, [ip("192.0.2.9"), ip("192.0.2.11")]);
+        assert_eq!(pool.take(Some(ip("192.0.2.13"))), Ok(ip("192.0.2.13")));
     }
 
     #[test]

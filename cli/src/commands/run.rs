@@ -265,7 +265,7 @@ impl Foreground<'_> {
             if let Some(status) = self.container.reap() {
                 return Ok(ended.unwrap_or(status));
             }
-            let socket = self.container.socket()?.try_clone()?;
+            let socket = self.container.socket()?.as_fd().try_clone_to_owned()?;
             let mut fds = vec![
                 PollFd::new(self.signals, PollFlags::IN),
                 // Asked for nothing, a closed socket would be reported all the same: so it is not asked at all.

@@ -115,6 +115,9 @@ impl Network {
         };
         let raw = super::ping::raw_sockets(&network.plan.outbound);
         let raw: Vec<_> = raw.iter().map(AsFd::as_fd).collect();
+        if let Some((first, last)) = pontoon_nat::link::Link::new(&config.gateway).dhcp_range() {
+            network.pool4.keep(first.into(), last.into());
+        }
         match link.call(&Command::Configure(Box::new(config)), &raw) {
             Ok(_) => {
                 network.link = Some(link);
