@@ -334,3 +334,18 @@ fn an_error_quotes_no_more_than_it_may() {
     let frames = w.send(A, Wire::from(A, "::1").udp(5000, 1, &big));
     assert_eq!(Parsed::of(&frames[0]).expect("IP").ip_len, 1280);
 }
+
+#[test]
+fn too_big_for_the_path_is_told_with_the_mtu_by_a_raw_socket_too() {
+    for allowed in [true, false] {
+        let mut w = Wire::plain();
+        w.ping().allowed = allowed;
+        w.ping().path_mtu.insert(ip(FAR), 1300);
+        let raw = w.gateway.host_mut().ping_raw(IpVersion::V4);
+        w.gateway.set_raw(IpVersion::V4, raw).expect("registered");
+        let frame = Wire::from(A, FAR).dont_fragment().echo(77, 12, &[0; 1400]);
+        let (from, kind, code, rest, body) = icmp_of(&w.send(A, frame));
+        assert_eq!((from, kind, code, rest), (ip("10.0.2.2"), 3, 4, [0, 0, 5, 0x14]));
+        assert_eq!(&body[24..28], &[0, 77, 0, 12]);
+    }
+}

@@ -221,7 +221,7 @@ impl<H: PingHost> EchoRelay<H> {
             }
             Err(error) => {
                 // One that is too big has its MTU in the error queue, and the container hears of it from there.
-                self.errors(cx, token);
+                self.errors(cx, token, Some(how.id));
                 Err((reason(&error), IcmpError::from_io(&error)))
             }
         }
@@ -318,7 +318,7 @@ impl<H: PingHost> EchoRelay<H> {
     /// A socket of this relay has something to say.
     pub fn ready(&mut self, cx: &mut Cx<'_, H>, token: Token, ready: Ready) {
         if ready.error {
-            self.errors(cx, token);
+            self.errors(cx, token, None);
         }
         self.read(cx, token);
     }
@@ -497,13 +497,14 @@ impl<H: PingHost> EchoRelay<H> {
         Ok(())
     }
 
-    /// Tells containers of the errors that wait on the socket under `token`.
-    fn errors(&mut self, cx: &mut Cx<'_, H>, token: Token) {
+    /// Tells containers of the errors that wait on the socket under `token`; one of the host's own that does not say
+    /// which request it is about is about that with the identifier `attempted`.
+    fn errors(&mut self, cx: &mut Cx<'_, H>, token: Token, attempted: Option<u16>) {
         for _ in 0..READ_BUDGET {
             let mut scratch = std::mem::take(&mut self.scratch);
             let error = self.socket(token).map(|s| s.recv_error(&mut scratch));
             let told = match &error {
-                Some(Ok(Some(error))) => self.tell(cx, token, error, &scratch),
+                Some(Ok(Some(error))) => self.tell(cx, token, error, attempted, &scratch),
                 _ => None,
             };
             self.scratch = scratch;
@@ -519,8 +520,15 @@ impl<H: PingHost> EchoRelay<H> {
     }
 
     /// `None` if the error is about no flow.
-    fn tell(&mut self, cx: &mut Cx<'_, H>, token: Token, error: &PingError, data: &[u8]) -> Option<()> {
-        let mapping = self.mapping(token, error.echo.map(|(id, _)| id))?;
+    fn tell(
+        &mut self,
+        cx: &mut Cx<'_, H>,
+        token: Token,
+        error: &PingError,
+        attempted: Option<u16>,
+        data: &[u8],
+    ) -> Option<()> {
+        let mapping = self.mapping(token, error.echo.map(|(id, _)| id).or(attempted))?;
         let (container, id) = (mapping.container, mapping.id);
         let sequence = error.echo.map_or(mapping.sequence, |(_, sequence)| sequence);
         let remote = error.error.remote.ip();

@@ -24,6 +24,8 @@ pub struct RealUdp {
     /// What the socket was last told; `None` before that.
     dont_fragment: Option<bool>,
     gso: bool,
+    /// Where the last datagram was going that was too big: IPv4's entry in the error queue for it has no port.
+    too_big: Option<SocketAddr>,
 }
 
 impl RealHost {
@@ -56,6 +58,7 @@ impl RealUdp {
             v6,
             dont_fragment: None,
             gso,
+            too_big: None,
         })
     }
 
@@ -65,7 +68,12 @@ impl RealUdp {
             Ok(_) => Ok(()),
             // An error of an earlier datagram fails this call once; it stays in the error queue.
             Err(e) if is_pending(&e) => sys::send(self.socket.as_fd(), out, &parts).map(drop),
-            Err(e) => Err(e),
+            Err(e) => {
+                if Errno::from_io_error(&e) == Some(Errno::MSGSIZE) {
+                    self.too_big = Some(out.remote);
+                }
+                Err(e)
+            }
         }
     }
 }
@@ -136,7 +144,15 @@ impl UdpSocket for RealUdp {
     }
 
     fn recv_error(&mut self, buf: &mut [u8]) -> io::Result<Option<HostError>> {
-        recv_error(&self.socket, buf)
+        let mut error = recv_error(&self.socket, buf)?;
+        if let (Some(error), Some(remote)) = (&mut error, self.too_big)
+            && error.origin == Origin::Local
+            && error.remote.port() == 0
+            && error.remote.ip() == remote.ip()
+        {
+            error.remote.set_port(remote.port());
+        }
+        Ok(error)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {

@@ -1,16 +1,16 @@
 //! Simulated ping sockets: requests are a list, replies and errors a test injects.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::{Rc, Weak};
 
 use pontoon_switch::Ready;
 use rustix::io::Errno;
 
 use super::{Events, SimHost};
-use crate::host::{HostError, IpVersion, PingError, PingHost, PingRecv, PingSend, PingSocket, Token};
+use crate::host::{HostError, IpVersion, Origin, PingError, PingHost, PingRecv, PingSend, PingSocket, Token};
 
 /// An echo request that the gateway sent.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,6 +32,8 @@ pub struct Net {
     pub descriptors: Option<usize>,
     /// Error numbers with which the next sends fail, oldest first.
     pub failures: VecDeque<i32>,
+    /// The path's MTU to addresses: a request that may not be fragmented and is longer fails.
+    pub path_mtu: HashMap<IpAddr, u32>,
     next_id: u16,
     open: Vec<Weak<RefCell<Socket>>>,
 }
@@ -43,6 +45,7 @@ impl Default for Net {
             allowed: true,
             descriptors: None,
             failures: VecDeque::new(),
+            path_mtu: HashMap::new(),
             next_id: 100,
             open: Vec::new(),
         }
@@ -185,6 +188,29 @@ impl PingSocket for SimPing {
         let mut net = self.net.borrow_mut();
         if let Some(errno) = net.failures.pop_front() {
             return Err(io::Error::from_raw_os_error(errno));
+        }
+        let headers = if how.remote.is_ipv4() { 28 } else { 48 };
+        if let Some(&mtu) = net.path_mtu.get(&how.remote)
+            && how.dont_fragment
+            && data.len() + headers > mtu as usize
+        {
+            let error = HostError {
+                remote: SocketAddr::new(how.remote, 0),
+                origin: Origin::Local,
+                errno: Errno::MSGSIZE.raw_os_error(),
+                kind: 0,
+                code: 0,
+                info: mtu,
+                offender: None,
+                len: 0,
+            };
+            let error = PingError {
+                error,
+                offset: 8,
+                echo: None,
+            };
+            self.socket.borrow_mut().errors.push_back((error, Vec::new()));
+            return Err(Errno::MSGSIZE.into());
         }
         let id = self.socket.borrow().id.unwrap_or(how.id);
         net.sent.push_back(Sent {
