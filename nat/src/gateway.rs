@@ -213,7 +213,12 @@ impl<H: Host> Gateway<H> {
 
     /// Leads clients of `listener` to `container` at `port`.
     pub fn publish_tcp(&mut self, port: PortId, container: SocketAddr, listener: H::Listener) -> RuleId {
-        let key = self.tcp.publish(port, container, listener);
+        let other = |a: &&IpAddr| a.is_ipv4() != container.is_ipv4();
+        let alternate = self
+            .endpoints
+            .get(&port)
+            .and_then(|e| e.addresses.iter().find(other).copied());
+        let key = self.tcp.publish(port, container, alternate, listener);
         self.add_rule(Rule {
             port,
             transport: Transport::Tcp,

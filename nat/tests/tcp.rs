@@ -599,6 +599,43 @@ mod published {
         assert!(a.closed() == Closed::Open && b.closed() == Closed::Open);
     }
 
+    /// As `curl http://localhost:8080/` against a server that listens on IPv4 only.
+    #[test]
+    fn a_client_refused_by_one_ip_version_is_led_to_the_other() {
+        let mut w = World::plain();
+        let listener = SimListener::default();
+        let container = "[fd00:2::100]:80".parse().unwrap();
+        w.gateway.publish_tcp(PORT, container, listener.clone());
+        let server = w.container.tcp_listen(80);
+        w.container.tcp(server).abort();
+        let only_v4 = (smoltcp::wire::IpAddress::v4(10, 0, 2, 100), 80);
+        w.container.tcp(server).listen(only_v4).unwrap();
+        let local = "[::1]:8080".parse().unwrap();
+        let far = client(&mut w, &listener, "[::1]:51000".parse().unwrap(), local);
+        w.until(5 * SECOND, "connected", |w| {
+            w.container.tcp_state(server) == State::Established
+        });
+        assert_eq!(
+            w.container.tcp_remote(server),
+            Some("10.0.2.2:51000".parse().unwrap())
+        );
+        download(&mut w, server, &far, b"hello", 10);
+        close(&mut w, server, &far);
+    }
+
+    #[test]
+    fn a_client_refused_by_both_ip_versions_gets_a_reset() {
+        let mut w = World::plain();
+        let listener = SimListener::default();
+        w.gateway
+            .publish_tcp(PORT, "[fd00:2::100]:80".parse().unwrap(), listener.clone());
+        let local = "[::1]:8080".parse().unwrap();
+        let far = client(&mut w, &listener, "[::1]:51000".parse().unwrap(), local);
+        w.pass(5 * SECOND);
+        assert_eq!(far.closed(), Closed::Reset);
+        assert_clean(&mut w);
+    }
+
     #[test]
     fn a_container_that_refuses_gives_the_client_a_reset() {
         let mut w = World::plain();

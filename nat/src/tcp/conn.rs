@@ -11,7 +11,7 @@
 //!  A reset from either side, in any state, resets the other and the connection is gone.
 //! ```
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use pontoon_switch::Instant;
@@ -71,6 +71,8 @@ pub(super) struct Conn<S> {
     pub(super) container: SocketAddr,
     /// Whom the container talks to, as it sees it.
     pub(super) remote: SocketAddr,
+    /// In SynSent: the container's address of the other IP version, asked if this one refuses.
+    pub(super) alternate: Option<IpAddr>,
     pub(super) phase: Phase,
     pub(super) recv: Recv,
     pub(super) send: Send,
@@ -148,6 +150,7 @@ impl<S> Conn<S> {
             socket: Some(socket),
             container,
             remote,
+            alternate: None,
             phase,
             recv: Recv::Open,
             send: Send::Open,

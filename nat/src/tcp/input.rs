@@ -240,7 +240,7 @@ impl<H: TcpHost> Relay<H> {
         }
         if seg.flags.rst {
             if seg.flags.ack {
-                self.abort_host(cx, key);
+                self.refused_by_container(cx, key);
             }
             return;
         }

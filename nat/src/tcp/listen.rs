@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::flow::{NewFlow, Protocol, State, Tuple};
+use crate::host::Accepted;
 
 /// Clients taken from one listener before everything else has its turn.
 const BATCH: usize = 64;
@@ -17,6 +18,8 @@ pub(super) struct Listener<L> {
     pub(super) socket: L,
     pub(super) port: PortId,
     pub(super) container: SocketAddr,
+    /// The container's address of the other IP version, for a server that listens on that only.
+    pub(super) alternate: Option<IpAddr>,
     /// More clients may be waiting; they are asked for then.
     pub(super) retry: Option<Instant>,
 }
@@ -42,12 +45,20 @@ impl<H: TcpHost> Relay<H> {
         self.listeners.iter().map(|(key, _)| token(key)).collect()
     }
 
-    /// Leads clients of `socket`, which reports under [`Relay::next_listener_token`], to `container` at `port`.
-    pub fn publish(&mut self, port: PortId, container: SocketAddr, socket: H::Listener) -> Key {
+    /// Leads clients of `socket`, which reports under [`Relay::next_listener_token`], to `container` at `port`; one that
+    /// is refused there to the same port of `alternate`, the container's address of the other IP version.
+    pub fn publish(
+        &mut self,
+        port: PortId,
+        container: SocketAddr,
+        alternate: Option<IpAddr>,
+        socket: H::Listener,
+    ) -> Key {
         self.listeners.insert(Listener {
             socket,
             port,
             container,
+            alternate,
             retry: Some(Instant::ZERO),
         })
     }
@@ -96,8 +107,11 @@ impl<H: TcpHost> Relay<H> {
             listener.retry = None;
             match cx.host.tcp_accept(&mut listener.socket) {
                 Ok(accepted) => {
-                    let (port, container) = (listener.port, listener.container);
-                    self.connect_container(cx, port, container, accepted);
+                    let (port, container, alternate) =
+                        (listener.port, listener.container, listener.alternate);
+                    let Accepted { socket, peer, local } = accepted;
+                    let client = visible_client(cx, peer, local, container);
+                    self.ask_container(cx, port, container, alternate, client, socket);
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
                 Err(e) if e.raw_os_error().is_some_and(is_exhaustion) => {
@@ -117,41 +131,32 @@ impl<H: TcpHost> Relay<H> {
         }
     }
 
-    /// A client is connected: asks the container.
-    fn connect_container(
+    /// A client is connected, whom the container shall see as `client`: asks the container.
+    fn ask_container(
         &mut self,
         cx: &mut Cx<'_, H>,
         port: PortId,
         container: SocketAddr,
-        accepted: crate::host::Accepted<H::Tcp>,
+        alternate: Option<IpAddr>,
+        client: Option<SocketAddr>,
+        mut socket: H::Tcp,
     ) {
-        let crate::host::Accepted {
-            mut socket,
-            peer,
-            local,
-        } = accepted;
         let key = self.conns.next_key();
-        let opened = match visible_client(cx, peer, local, container) {
-            None => Err(DropReason::NoFlow),
-            Some(client) => cx
-                .flows
-                .insert(
-                    cx.now,
-                    NewFlow {
-                        tuple: Tuple {
-                            protocol: Protocol::Tcp,
-                            src: client,
-                            dst: container,
-                        },
-                        reply: None,
-                        container: port,
-                        outbound: false,
-                        state: State::SynReceived,
-                        data: key.index,
-                    },
-                )
-                .map(|flow| (flow, client)),
-        };
+        let opened = client.ok_or(DropReason::NoFlow).and_then(|client| {
+            let flow = NewFlow {
+                tuple: Tuple {
+                    protocol: Protocol::Tcp,
+                    src: client,
+                    dst: container,
+                },
+                reply: None,
+                container: port,
+                outbound: false,
+                state: State::SynReceived,
+                data: key.index,
+            };
+            Ok((cx.flows.insert(cx.now, flow)?, client))
+        });
         let (flow, client) = match opened {
             Ok(opened) => opened,
             Err(reason) => {
@@ -161,18 +166,37 @@ impl<H: TcpHost> Relay<H> {
         };
         let iss = self.initial_seq(cx.now, container, client);
         let mut conn = Conn::new(cx.now, flow, socket, container, client, Phase::SynSent, iss);
+        conn.alternate = alternate;
         conn.timing = Some((iss.plus(1), cx.now));
         conn.mss = link_mss(cx.config.mtu, container);
         let key = self.conns.insert(conn);
         self.send_syn(cx, key);
         self.schedule(cx.now, key);
     }
+
+    /// The container has refused a client: its address of the other version is asked, if it has one, else the client is
+    /// reset. Many servers listen on IPv4 only, and `localhost` is `::1` to many clients, who would not try again after
+    /// they had been connected.
+    pub(super) fn refused_by_container(&mut self, cx: &mut Cx<'_, H>, key: Key) {
+        let Some(conn) = self.conns.remove(key) else {
+            return;
+        };
+        let port = cx.flows.remove(conn.flow).map(|e| e.container());
+        let Some(mut socket) = conn.socket else { return };
+        let (Some(port), Some(alternate)) = (port, conn.alternate) else {
+            return socket.reset_on_drop();
+        };
+        let container = SocketAddr::new(alternate, conn.container.port());
+        let client = cx.config.gateway_like(alternate);
+        let client = client.and_then(|ip| free_port(cx, ip, conn.remote.port(), container));
+        self.ask_container(cx, port, container, None, client, socket);
+    }
 }
 
 /// The address under which the container sees a client: its own, except where an answer would not come back here (an
 /// address of the container's link or of the other IP version) or would name the container's own loopback (a client on
 /// the host itself); then it is the gateway's. `None` if no free port is left for it.
-pub(crate) fn visible_client<H>(
+fn visible_client<H>(
     cx: &Cx<'_, H>,
     peer: SocketAddr,
     local: SocketAddr,
@@ -193,17 +217,21 @@ pub(crate) fn visible_client<H>(
     } else {
         ip
     };
-    let free = |port: u16| {
+    free_port(cx, ip, peer.port(), container)
+}
+
+/// `ip` with a port whose tuple towards `container` is free: the one wanted, if possible. Two clients seen as the gateway may
+/// have the same.
+fn free_port<H>(cx: &Cx<'_, H>, ip: IpAddr, wanted: u16, container: SocketAddr) -> Option<SocketAddr> {
+    let free = |&client: &SocketAddr| {
         let tuple = Tuple {
             protocol: Protocol::Tcp,
-            src: SocketAddr::new(ip, port),
+            src: client,
             dst: container,
         };
-        cx.flows.lookup(&tuple).is_none()
+        client.port() != 0 && cx.flows.lookup(&tuple).is_none()
     };
-    // The client's own port where it is free; two clients seen as the gateway may have the same.
     (0..PORT_TRIES)
-        .map(|n| peer.port().wrapping_add(n.wrapping_mul(977)))
-        .find(|&port| port != 0 && free(port))
-        .map(|port| SocketAddr::new(ip, port))
+        .map(|n| SocketAddr::new(ip, wanted.wrapping_add(n.wrapping_mul(977))))
+        .find(free)
 }
