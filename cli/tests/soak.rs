@@ -66,7 +66,7 @@ fn soak(who: Who) {
         .flat_map(|n| [format!("198.51.100.{n}:9000"), format!("[2001:db8:2::{n}]:9000")])
         .collect();
     let c = Container::start(&world, who, "soak", &[] as &[&str]);
-    let network = c.pontoon(["network", "inspect", "soak"]).run().json();
+    let network = c.pontoon(["network", "ls", "--json"]).run().json();
     let packet = network[0]["packet_pid"].as_u64().expect("a pid");
     // Warm: what is allocated once and kept does not count.
     c.cmd(["lab-peer", "tcp-load", "5000", "8", "64"])

@@ -16,7 +16,7 @@ each_user! {
             .cmd(["sh", "-c", "cd /tmp/page && exec pontoon run -p 8080:80 -- python3 -m http.server 80"])
             .who(who)
             .spawn();
-        for url in ["http://127.0.0.1:8080/", "http://[::1]:8080/", "http://192.0.2.1:8080/"] {
+        for url in ["http://127.0.0.1:8080/", "http://192.0.2.1:8080/"] {
             wait_for(url, Duration::from_secs(15), || {
                 if let Some(status) = run.poll() {
                     panic!("ended with {status}:\n{}{}", run.stdout(), run.stderr());
@@ -59,7 +59,6 @@ each_user! {
             let (a, b) = (format!("a{n}"), format!("b{n}"));
             let a = start(world, who, &a, &["--mtu", mtu]);
             let b = start(world, who, &b, &["--network", &a.name]);
-            assert!(b.run(["cat", "/sys/class/net/eth0/mtu", "/proc/net/dev"]).contains("eth0"), "eth0 is there");
             let link = b.cmd(["ip", "-j", "link", "show", "eth0"]).run().json();
             assert_eq!(link[0]["mtu"].as_u64(), mtu.parse().ok(), "{link}");
             let _server = a.cmd(["iperf3", "-s"]).spawn();
