@@ -83,6 +83,11 @@ fn rfc5508_req3_an_error_with_a_wrong_checksum_is_dropped() {
     *error.last_mut().expect("byte") ^= 1;
     w.send(A, error);
     assert_eq!(w.dropped(DropReason::BadChecksum), 1);
+    // a: the same for the IP header of the embedded packet.
+    let mut inner = inner;
+    inner[14 + 8] ^= 1;
+    w.send(A, Wire::from(A, FAR).icmp(3, 3, [0; 4], &inner[14..]));
+    assert_eq!(w.dropped(DropReason::BadChecksum), 2);
 }
 
 #[test]

@@ -101,7 +101,7 @@ impl Reassembler {
         let data = packet.transport(frame);
         let end = fragment.offset as usize + data.len();
         // RFC 8200 section 4.5: pieces but the last are multiples of eight, and the whole is a packet.
-        if data.is_empty() || (fragment.more && data.len() % 8 != 0) || end > longest(packet) {
+        if data.is_empty() || (fragment.more && !data.len().is_multiple_of(8)) || end > longest(packet) {
             cx.drop(packet.ingress, DropReason::Reassembly);
             return None;
         }

@@ -57,6 +57,15 @@ pub fn from_container<H>(
     if !right {
         return Err(DropReason::BadChecksum);
     }
+    // REQ-3 a: so is one whose embedded IP header has a wrong checksum.
+    if inner.first().is_some_and(|b| b >> 4 == 4) {
+        let header = inner
+            .get(..usize::from(inner[0] & 15) * 4)
+            .ok_or(DropReason::Malformed)?;
+        if offload::checksum(header) != 0 {
+            return Err(DropReason::BadChecksum);
+        }
+    }
     let tuple = inner_tuple(inner).ok_or(DropReason::Malformed)?.reversed();
     let (flow, _) = cx.flows.lookup(&tuple).ok_or(DropReason::NoFlow)?;
     let entry = cx.flows.get(flow).ok_or(DropReason::NoFlow)?;
