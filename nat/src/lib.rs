@@ -23,6 +23,8 @@ pub mod link;
 mod local;
 pub mod packet;
 pub mod publish;
+#[cfg(test)]
+mod rig;
 pub mod slab;
 mod sum;
 pub mod tcp;

@@ -12,7 +12,10 @@ mod forward;
 mod message;
 mod names;
 mod stream;
+#[cfg(test)]
+mod tests;
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use pontoon_switch::{DropReason, Frame, Instant, MacAddr, Offload, Ready};
@@ -57,6 +60,14 @@ pub struct Dns<H: UdpHost + TcpHost> {
     done: Vec<Answer>,
     asked: Vec<Asked>,
     stats: DnsStats,
+}
+
+impl<H: UdpHost + TcpHost> fmt::Debug for Dns<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dns")
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
 }
 
 impl<H: UdpHost + TcpHost> Dns<H> {

@@ -136,12 +136,8 @@ impl Streams {
             let state = socket.state();
             match state {
                 tcp::State::Listen => continue,
-                tcp::State::Closed => {
-                    let handle = conn.handle;
-                    self.conns[slot] = None;
-                    self.local.remove(handle);
-                    continue;
-                }
+                // Removed below, once its reset is sent.
+                tcp::State::Closed => continue,
                 _ => {}
             }
             if conn.peer.is_none()
@@ -163,8 +159,16 @@ impl Streams {
             };
             conn.serve(cx.now, socket, id, asked);
         }
-        self.top_up();
         self.local.poll(cx);
+        for conn in &mut self.conns {
+            if let Some(c) = conn
+                && self.local.socket(c.handle).state() == tcp::State::Closed
+            {
+                self.local.remove(c.handle);
+                *conn = None;
+            }
+        }
+        self.top_up();
     }
 
     /// Does what is due by time.
@@ -196,11 +200,9 @@ impl Streams {
 
     /// Keeps a few sockets listening, as long as there is room.
     fn top_up(&mut self) {
-        let mut listening = self.conns.iter().flatten().filter(|c| c.peer.is_none()).count();
-        for slot in self.conns.iter_mut().filter(|c| c.is_none()) {
-            if listening >= LISTENING {
-                break;
-            }
+        let listening = self.conns.iter().flatten().filter(|c| c.peer.is_none()).count();
+        let wanted = LISTENING.saturating_sub(listening);
+        for slot in self.conns.iter_mut().filter(|c| c.is_none()).take(wanted) {
             self.generation = self.generation.wrapping_add(1);
             *slot = Some(Conn {
                 handle: self.local.listen(PORT, RECEIVE, SEND, IDLE),
@@ -213,7 +215,6 @@ impl Streams {
                 active: Instant::ZERO,
                 closing: false,
             });
-            listening += 1;
         }
     }
 }

@@ -14,6 +14,8 @@ mod echo;
 mod ndp;
 mod neighbours;
 mod ra;
+#[cfg(test)]
+mod tests;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
