@@ -665,3 +665,50 @@ fn published_and_outbound_flows_of_one_port_do_not_mix() {
     w.udp_out(53, "198.51.100.10:4242", b"to the peer");
     assert_eq!(w.sent().port, mapping);
 }
+
+#[test]
+fn a_container_may_call_its_own_published_port() {
+    let mut w = Wire::plain();
+    let socket = w
+        .gateway
+        .host_mut()
+        .udp_bound(addr("0.0.0.0:8053"))
+        .expect("bound");
+    w.gateway
+        .publish_udp(A, addr("10.0.2.100:53"), socket)
+        .expect("published");
+    let (shown, dst, data) = udp_of(&w.udp_out(5000, "192.0.2.1:8053", b"self"));
+    assert_eq!(
+        (shown.ip(), dst, data.as_slice()),
+        (ip("10.0.2.2"), addr("10.0.2.100:53"), b"self".as_slice())
+    );
+    let (src, dst, data) = udp_of(&w.udp_out(53, &shown.to_string(), b"me"));
+    assert_eq!((src, dst), (addr("192.0.2.1:8053"), addr("10.0.2.100:5000")));
+    assert_eq!(data, b"me");
+}
+
+#[test]
+fn a_burst_is_read_to_its_end_in_turns() {
+    let mut w = Wire::plain();
+    w.udp_out(5000, "198.51.100.10:4000", b"x");
+    let port = w.sent().port;
+    for n in 0..1000u32 {
+        assert!(w.udp().inject(port, addr("198.51.100.10:4000"), &n.to_be_bytes()));
+    }
+    let frames = w.settle();
+    let numbers: Vec<u32> = frames
+        .iter()
+        .map(|f| u32::from_be_bytes(udp_of(std::slice::from_ref(f)).2.try_into().expect("four")))
+        .collect();
+    assert!(
+        numbers.iter().copied().eq(0..1000),
+        "{} of 1000, in order",
+        numbers.len()
+    );
+    // And as many errors, within the rate at which a container is told.
+    for _ in 0..200 {
+        w.udp()
+            .inject_error(port, icmp_error("198.51.100.10:4000", 3, 3, 0, FAR), b"x");
+    }
+    assert_eq!(w.settle().len(), 200);
+}

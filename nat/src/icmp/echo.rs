@@ -28,6 +28,9 @@ const HEADER: usize = 8;
 /// Replies read of one socket before the others have their turn.
 const READ_BUDGET: usize = 64;
 
+/// Failures of one socket's in one turn before it is left alone.
+const READ_FAILURES: usize = 4;
+
 /// Slots in tokens that mean the raw sockets.
 const RAW_V4: u32 = u32::MAX;
 const RAW_V6: u32 = u32::MAX - 1;
@@ -326,6 +329,7 @@ impl<H: PingHost> EchoRelay<H> {
     /// Reads on what was left.
     pub fn flush(&mut self, cx: &mut Cx<'_, H>) {
         for token in std::mem::take(&mut self.unread) {
+            self.errors(cx, token, None);
             self.read(cx, token);
         }
     }
@@ -426,6 +430,7 @@ impl<H: PingHost> EchoRelay<H> {
 
     /// Reads the socket under `token` until it is empty, or has had its turn.
     fn read(&mut self, cx: &mut Cx<'_, H>, token: Token) {
+        let mut failures = 0;
         for _ in 0..READ_BUDGET {
             let Some(like) = self.version_of(token) else {
                 return;
@@ -440,13 +445,24 @@ impl<H: PingHost> EchoRelay<H> {
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                // An error of an earlier datagram, which the call takes off the socket; but no socket may fail for ever.
                 Err(_) => {
                     cx.out.drop(None, DropReason::HostError);
-                    return;
+                    failures += 1;
+                    if failures == READ_FAILURES {
+                        return;
+                    }
                 }
             }
         }
-        self.unread.push(token);
+        self.leave(token);
+    }
+
+    /// Notes that the socket under `token` is to be read on.
+    fn leave(&mut self, token: Token) {
+        if !self.unread.contains(&token) {
+            self.unread.push(token);
+        }
     }
 
     /// An address of the version that the socket under `token` has.
@@ -517,6 +533,7 @@ impl<H: PingHost> EchoRelay<H> {
                 Some(Ok(None) | Err(_)) | None => return,
             }
         }
+        self.leave(token);
     }
 
     /// `None` if the error is about no flow.

@@ -7,7 +7,7 @@ use pontoon_switch::{Checksum, DropReason, Gso, GsoKind, Offload};
 use smoltcp::wire::IpProtocol;
 
 use super::outbound::{HEADER, enter};
-use super::{READ_BUDGET, Relay};
+use super::{READ_BUDGET, READ_FAILURES, Relay};
 use crate::config::{Filtering, HostLoopback};
 use crate::cx::Cx;
 use crate::flow::{Direction, Entry, FlowId, Protocol, State, Tuple};
@@ -30,6 +30,7 @@ pub(super) struct Way {
 impl<H: UdpHost> Relay<H> {
     /// Reads the socket under `token` until it is empty, or has had its turn.
     pub(super) fn read(&mut self, cx: &mut Cx<'_, H>, token: Token) {
+        let mut failures = 0;
         for _ in 0..READ_BUDGET {
             let Some(like) = self.container(token) else { return };
             let Some(socket) = self.socket(token) else { return };
@@ -42,13 +43,17 @@ impl<H: UdpHost> Relay<H> {
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                // An error of an earlier datagram, which the call takes off the socket; but no socket may fail for ever.
                 Err(_) => {
                     cx.out.drop(None, DropReason::HostError);
-                    return;
+                    failures += 1;
+                    if failures == READ_FAILURES {
+                        return;
+                    }
                 }
             }
         }
-        self.unread.push(token);
+        self.leave(token);
     }
 
     fn container(&self, token: Token) -> Option<SocketAddr> {
@@ -139,6 +144,7 @@ impl<H: UdpHost> Relay<H> {
                 Some(Ok(None) | Err(_)) | None => return,
             }
         }
+        self.leave(token);
     }
 
     /// `None` if the error is about no flow.

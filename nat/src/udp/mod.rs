@@ -39,6 +39,9 @@ use crate::slab::{Key, Slab};
 /// Datagrams read of one socket before the others have their turn.
 const READ_BUDGET: usize = 64;
 
+/// Failures of one socket's in one turn before it is left alone.
+const READ_FAILURES: usize = 4;
+
 /// A container's address and port, and the host socket that stands for it.
 #[derive(Debug)]
 struct Mapping<S> {
@@ -115,6 +118,7 @@ impl<H: UdpHost> Relay<H> {
     /// Reads on what was left.
     pub fn flush(&mut self, cx: &mut Cx<'_, H>) {
         for token in std::mem::take(&mut self.unread) {
+            self.errors(cx, token);
             self.read(cx, token);
         }
     }
@@ -184,6 +188,13 @@ impl<H: UdpHost> Relay<H> {
     /// Clients of published ports now.
     pub fn clients(&self) -> usize {
         self.clients.len()
+    }
+
+    /// Notes that the socket under `token` is to be read on.
+    fn leave(&mut self, token: Token) {
+        if !self.unread.contains(&token) {
+            self.unread.push(token);
+        }
     }
 
     fn socket(&mut self, token: Token) -> Option<&mut H::Udp> {
