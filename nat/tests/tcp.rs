@@ -5,6 +5,7 @@ mod support;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use pontoon_fixtures::packet::{Between, Tcp};
 use pontoon_fixtures::sim::{self, Impairment, TcpId};
 use pontoon_nat::host::sim::tcp::{Closed, Far, Outcome, SimListener};
 use pontoon_switch::{DropReason, Station};
@@ -364,6 +365,40 @@ fn a_reset_by_the_host_resets_the_container() {
         );
         assert_clean(&mut w);
     }
+}
+
+/// RFC 5382 REQ-10; RFC 1191: one that tells of a narrower link is heeded.
+#[test]
+fn an_icmp_error_of_the_container_ends_no_connection() {
+    let mut w = World::plain();
+    let id = w.container.tcp_connect_from(5000, SERVER);
+    w.until(5 * SECOND, "connected", |w| {
+        w.container.tcp_state(id) == State::Established
+    });
+    let far = w.gateway.host_mut().tcp.far[0].clone();
+    let sent = Between::v4("198.51.100.10", "10.0.2.100").tcp(Tcp {
+        src: 80,
+        dst: 5000,
+        ..Tcp::default()
+    });
+    for (kind, code, rest) in [
+        (3, 1, [0; 4]),
+        (3, 3, [0; 4]),
+        (11, 0, [0; 4]),
+        (3, 4, [0, 0, 3, 0xe8]),
+    ] {
+        let error = w.container.to(SERVER.ip()).icmp(kind, code, rest, &sent[14..]);
+        w.container.inject(error);
+        w.settle();
+    }
+    let before = w.container.received_frames();
+    download(&mut w, id, &far, &pattern(9_600, 1), 10_000);
+    let segments = w.container.received_frames() - before;
+    assert!(
+        segments >= 10,
+        "{segments} segments of 960 bytes at a path's MTU of 1000"
+    );
+    close(&mut w, id, &far);
 }
 
 #[test]

@@ -348,7 +348,8 @@ fn refuse<H>(
         io::ErrorKind::PermissionDenied => Some(IcmpError::Prohibited),
         _ if exhausted() => {
             cx.out.drop(port, DropReason::HostExhausted);
-            Some(IcmpError::HostUnreachable)
+            // RFC 5508 REQ-8: want of resources is told as prohibited.
+            Some(IcmpError::Prohibited)
         }
         // No route, no neighbour, a time-out, or no address of that version on the host.
         _ => Some(IcmpError::HostUnreachable),
