@@ -261,3 +261,76 @@ impl<S> Conn<S> {
         self.cwnd = (self.cwnd + by.max(1)).min(UNBOUNDED);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::Entry;
+    use crate::host::real::RealTcp;
+
+    /// An idle connection costs one descriptor and at most this much of our memory: its state here, its conntrack
+    /// entry and that entry's share of the index, and one record in the timer queue.
+    #[test]
+    fn a_connection_fits_in_512_bytes() {
+        let index = 2 * (size_of::<u32>() + 1);
+        let timer = size_of::<(Instant, u32, u32)>();
+        let all = size_of::<Conn<RealTcp>>() + size_of::<Entry>() + index + timer;
+        assert!(all <= 512, "{all} bytes");
+    }
+
+    #[test]
+    fn the_retransmission_timeout_follows_rfc_6298() {
+        let at = std::net::SocketAddr::from(([10, 0, 2, 100], 1));
+        let flow = FlowId {
+            index: 0,
+            generation: 0,
+        };
+        let mut c = Conn::new(Instant::ZERO, flow, (), at, at, Phase::Open, Seq(0));
+        assert_eq!(c.rto(), Duration::from_secs(1), "section 2.1");
+        c.measured(Duration::from_millis(100));
+        assert_eq!(c.rto(), Duration::from_millis(300), "section 2.2: R + 4 R/2");
+        for _ in 0..100 {
+            c.measured(Duration::from_micros(50));
+        }
+        assert_eq!(c.rto(), RTO_MIN);
+        c.tries = 3;
+        assert_eq!(c.rto(), RTO_MIN * 8, "section 5.5");
+        c.tries = u8::MAX;
+        assert!(c.rto() <= RTO_MAX);
+    }
+
+    #[test]
+    fn states_as_conntrack_shows_them() {
+        let at = std::net::SocketAddr::from(([10, 0, 2, 100], 1));
+        let flow = FlowId {
+            index: 0,
+            generation: 0,
+        };
+        let mut table = String::new();
+        for phase in [
+            Phase::Connecting,
+            Phase::SynAckSent,
+            Phase::SynSent,
+            Phase::Open,
+            Phase::TimeWait,
+        ] {
+            for recv in [Recv::Open, Recv::Shut] {
+                for send in [Send::Open, Send::FinSent, Send::FinAcked] {
+                    let mut c = Conn::new(Instant::ZERO, flow, (), at, at, phase, Seq(0));
+                    (c.recv, c.send) = (recv, send);
+                    if phase == Phase::Open {
+                        table += &format!("{recv:?} {send:?}: {}\n", c.state().name());
+                    } else if (recv, send) == (Recv::Open, Send::Open) {
+                        table += &format!("{phase:?}: {}\n", c.state().name());
+                    }
+                }
+            }
+        }
+        assert_eq!(
+            table,
+            "Connecting: syn-sent\nSynAckSent: syn-received\nSynSent: syn-received\n\
+             Open Open: established\nOpen FinSent: half-closed\nOpen FinAcked: half-closed\n\
+             Shut Open: half-closed\nShut FinSent: closing\nShut FinAcked: closing\nTimeWait: time-wait\n"
+        );
+    }
+}
