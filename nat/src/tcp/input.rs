@@ -75,22 +75,12 @@ impl<H: TcpHost> Relay<H> {
             return self.open(cx, packet, frame, seg, tuple);
         }
         cx.drop(packet.ingress, DropReason::NoFlow);
-        let (seq, ack, flags) = if seg.flags.ack {
-            (seg.ack, Seq(0), Flags::RST)
+        let (seq, ack) = if seg.flags.ack {
+            (seg.ack, None)
         } else {
-            (Seq(0), seg.seq.plus(seg.sequence_len()), Flags::RST_ACK)
+            (Seq(0), Some(seg.seq.plus(seg.sequence_len())))
         };
-        let reset = Draft {
-            src: tuple.dst,
-            dst: tuple.src,
-            seq,
-            ack,
-            flags,
-            window: 0,
-            len: 0,
-            mss: MSS_MIN,
-            options: None,
-        };
+        let reset = Draft::reset(tuple.dst, tuple.src, seq, ack);
         let _ = reset.send(cx);
     }
 
@@ -199,17 +189,7 @@ impl<H: TcpHost> Relay<H> {
         }
         if seg.ack != conn.snd_max {
             cx.drop(packet.ingress, DropReason::NoFlow);
-            let reset = Draft {
-                src: conn.remote,
-                dst: conn.container,
-                seq: seg.ack,
-                ack: Seq(0),
-                flags: Flags::RST,
-                window: 0,
-                len: 0,
-                mss: MSS_MIN,
-                options: None,
-            };
+            let reset = Draft::reset(conn.remote, conn.container, seg.ack, None);
             let _ = reset.send(cx);
             return;
         }
@@ -223,17 +203,7 @@ impl<H: TcpHost> Relay<H> {
         };
         if seg.flags.ack && seg.ack != conn.snd_max {
             if !seg.flags.rst {
-                let reset = Draft {
-                    src: conn.remote,
-                    dst: conn.container,
-                    seq: seg.ack,
-                    ack: Seq(0),
-                    flags: Flags::RST,
-                    window: 0,
-                    len: 0,
-                    mss: MSS_MIN,
-                    options: None,
-                };
+                let reset = Draft::reset(conn.remote, conn.container, seg.ack, None);
                 let _ = reset.send(cx);
             }
             return;

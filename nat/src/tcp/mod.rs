@@ -307,29 +307,15 @@ fn link_mss(mtu: u16, container: SocketAddr) -> u16 {
     mtu.saturating_sub(headers as u16).max(MSS_MIN)
 }
 
+/// Resets the container's side of a connection.
 fn send_reset<H, S>(cx: &mut Cx<'_, H>, conn: &Conn<S>) {
-    let flags = if conn.phase == Phase::SynSent {
-        Flags::RST
+    let reset = if conn.phase == Phase::SynSent {
+        Draft::reset(conn.remote, conn.container, conn.snd_max, None)
     } else {
-        Flags::RST_ACK
+        Draft::reset(conn.remote, conn.container, conn.snd_nxt, Some(conn.rcv_nxt))
     };
-    let seq = if conn.phase == Phase::SynSent {
-        conn.snd_max
-    } else {
-        conn.snd_nxt
-    };
-    let _ = Draft {
-        src: conn.remote,
-        dst: conn.container,
-        seq,
-        ack: conn.rcv_nxt,
-        flags,
-        window: 0,
-        len: 0,
-        mss: conn.mss,
-        options: None,
-    }
-    .send(cx);
+    // Without a neighbour there is nobody to reset.
+    let _ = reset.send(cx);
 }
 
 /// Tells the container that the connection it asked for with a SYN numbered just before `next` cannot be had.
@@ -355,18 +341,7 @@ fn refuse<H>(
         _ => Some(IcmpError::HostUnreachable),
     };
     let Some(icmp) = icmp else {
-        let reset = Draft {
-            src: remote,
-            dst: container,
-            seq: Seq(0),
-            ack: next,
-            flags: Flags::RST_ACK,
-            window: 0,
-            len: 0,
-            mss: MSS_MIN,
-            options: None,
-        };
-        let _ = reset.send(cx);
+        let _ = Draft::reset(remote, container, Seq(0), Some(next)).send(cx);
         return;
     };
     // The SYN itself is gone by now: what of it an error must quote is known.

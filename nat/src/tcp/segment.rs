@@ -172,6 +172,21 @@ pub(super) fn data_slot(dst: SocketAddr) -> usize {
 }
 
 impl Draft {
+    /// A segment without data or window: a reset.
+    pub(super) fn reset(src: SocketAddr, dst: SocketAddr, seq: Seq, ack: Option<Seq>) -> Self {
+        Self {
+            src,
+            dst,
+            seq,
+            ack: ack.unwrap_or_default(),
+            flags: if ack.is_some() { Flags::RST_ACK } else { Flags::RST },
+            window: 0,
+            len: 0,
+            mss: super::MSS_MIN,
+            options: None,
+        }
+    }
+
     /// Writes the headers in front of the data and sends the segment. The checksum is left to whoever needs it whole.
     pub(super) fn send<H>(&self, cx: &mut Cx<'_, H>) -> Result<(), DropReason> {
         let ip_len = header_len(self.dst.ip());
