@@ -4,7 +4,6 @@
 //! It is told what to do over its standard input, a `SOCK_SEQPACKET`: one [`Request`] with the pidfd of a process in
 //! the container; it answers with one [`Answer`] and the TAP.
 
-use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Command, Stdio};
@@ -143,7 +142,7 @@ fn configure(netlink: &mut Netlink, request: &Request) -> Result<()> {
         // Addresses and routes are ours to set; a container that wants them by router advertisement turns this on.
         // Without duplicate address detection the link-local address, too, works at once.
         for (name, value) in [("disable_ipv6", "0"), ("accept_ra", "0"), ("accept_dad", "0")] {
-            sysctl(name, value)?;
+            sysctl(name, value);
         }
     }
     netlink
@@ -163,15 +162,10 @@ fn configure(netlink: &mut Netlink, request: &Request) -> Result<()> {
 }
 
 /// Sets an IPv6 setting of the interface: `/proc/sys/net` shows the network namespace of whoever looks.
-fn sysctl(name: &str, value: &str) -> Result<()> {
+fn sysctl(name: &str, value: &str) {
     let path = format!("/proc/sys/net/ipv6/conf/{INTERFACE}/{name}");
-    match std::fs::write(&path, value) {
-        Ok(()) => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => bail!("the kernel has no IPv6: run with --no-ipv6"),
-        // Where /proc/sys is read-only (inside another container) the defaults have to do.
-        Err(e) => {
-            tracing::warn!("cannot set {path} to {value}: {e}");
-            Ok(())
-        }
+    // Where /proc/sys is covered or read-only (inside another container) the defaults have to do.
+    if let Err(e) = std::fs::write(&path, value) {
+        tracing::warn!("cannot set {path} to {value}: {e}");
     }
 }

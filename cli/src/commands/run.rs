@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use pontoon_switch::sys::process::{Received, Signals};
@@ -47,17 +47,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
         Some(_) => None,
         None => Some(front::start(&plan(args, &name, directory.clone())?)?),
     };
-    let endpoint = Endpoint::named(&network)?;
-    // Asked before anything is made, so that a network which is not there leaves nothing behind.
-    let info: Vec<NetworkInfo> = endpoint.ask(&Call::Networks)?;
-    let info = info
-        .into_iter()
-        .next()
-        .with_context(|| format!("network {network} says nothing of itself"))?;
-    let mut container = Container::make(directory.clone(), &command)?;
-    let request = AttachRequest {
-        pid: container.first()?,
-        name: Some(name.clone()),
+    let wanted = AttachRequest {
+        pid: 0,
+        name: Some(name),
         ip: args.ip.map(IpAddr::V4),
         ip6: args.ip6.map(IpAddr::V6),
         mac: args.mac_address,
@@ -65,9 +57,16 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
         add_hosts: args.add_host.iter().map(|h| (h.name.clone(), h.ip)).collect(),
         capture,
     };
-    let attached: ContainerInfo = endpoint.ask(&Call::Attach(Box::new(request)))?;
-    let terminal = terminal();
-    container.tell(&ToInit::Go(Box::new(identity(args, &info, &attached, terminal))))?;
+    let (endpoint, mut container, attached, terminal) =
+        match begin(args, &network, &directory, &command, wanted) {
+            Ok(begun) => begun,
+            Err(e) => {
+                if let Some(front) = front {
+                    front.give_up();
+                }
+                return Err(e);
+            }
+        };
     let code = Foreground {
         container: &mut container,
         signals: &signals,
@@ -82,6 +81,32 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
     });
     control::remove_log(&directory, &network);
     code
+}
+
+/// Makes the container, has it attached to `network` as `wanted`, and lets it go.
+fn begin(
+    args: &RunArgs,
+    network: &str,
+    directory: &Path,
+    command: &[OsString],
+    wanted: AttachRequest,
+) -> Result<(Endpoint, Container, ContainerInfo, Terminal)> {
+    let endpoint = Endpoint::named(network)?;
+    // Asked before anything is made, so that a network which is not there leaves nothing behind.
+    let info: Vec<NetworkInfo> = endpoint.ask(&Call::Networks)?;
+    let info = info
+        .into_iter()
+        .next()
+        .with_context(|| format!("network {network} says nothing of itself"))?;
+    let mut container = Container::make(directory.to_owned(), command)?;
+    let request = AttachRequest {
+        pid: container.first()?,
+        ..wanted
+    };
+    let attached: ContainerInfo = endpoint.ask(&Call::Attach(Box::new(request)))?;
+    let terminal = terminal();
+    container.tell(&ToInit::Go(Box::new(identity(args, &info, &attached, terminal))))?;
+    Ok((endpoint, container, attached, terminal))
 }
 
 fn command(args: &RunArgs) -> Result<Vec<OsString>> {

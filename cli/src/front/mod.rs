@@ -13,10 +13,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -38,7 +38,7 @@ mod publish;
 mod resolv_watch;
 
 /// Connections served at once.
-const MAX_CONNECTIONS: usize = 32;
+const MAX_CONNECTIONS: usize = 64;
 
 /// How long a client waits for the control socket to go.
 const CLOSING_TIME: Duration = Duration::from_secs(2);
@@ -86,9 +86,20 @@ enum Report {
 #[derive(Debug)]
 pub(crate) struct Started {
     line: UnixStream,
+    child: Child,
 }
 
 impl Started {
+    /// Ends a front that has no container, and waits until it is gone.
+    pub(crate) fn give_up(mut self) {
+        // A copy in a container's process, which has not closed it yet, must not keep it open.
+        let _ = self.line.shutdown(Shutdown::Both);
+        let until = Instant::now() + CLOSING_TIME + CLOSING_TIME;
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Why the front has ended, once it has.
     pub(crate) fn last_words(&self) -> String {
         let mut words = String::new();
@@ -140,7 +151,7 @@ pub(crate) fn start(plan: &Plan) -> Result<Started> {
         BufReader::new(&line).read_line(&mut answer)
     });
     match (talked, serde_json::from_str(&answer)) {
-        (Ok(_), Ok(Report::Ready)) => Ok(Started { line }),
+        (Ok(_), Ok(Report::Ready)) => Ok(Started { line, child }),
         (Ok(_), Ok(Report::Failed(why))) => {
             let _ = child.wait();
             if said_before == 0 && !is_running(plan) {
@@ -319,8 +330,10 @@ fn watch(shared: &Arc<Shared>, listener: &UnixListener, line: &UnixStream) -> Re
             }
             (network.packet_fd()?, network.pidfds())
         };
+        // Whoever comes while all connections are taken waits in the socket's queue.
+        let full = shared.connections.load(Ordering::Acquire) >= MAX_CONNECTIONS;
         let mut fds = vec![
-            PollFd::new(listener, PollFlags::IN),
+            PollFd::new(listener, if full { PollFlags::empty() } else { PollFlags::IN }),
             PollFd::new(&packet, PollFlags::IN),
             PollFd::new(&shared.wake, PollFlags::IN),
         ];
@@ -361,12 +374,11 @@ fn watch(shared: &Arc<Shared>, listener: &UnixListener, line: &UnixStream) -> Re
 }
 
 fn accept(shared: &Arc<Shared>, listener: &UnixListener) {
-    while let Ok((stream, _)) = listener.accept() {
-        if shared.connections.fetch_add(1, Ordering::Relaxed) >= MAX_CONNECTIONS {
-            shared.connections.fetch_sub(1, Ordering::Relaxed);
-            tracing::warn!("a connection to the control socket was refused: {MAX_CONNECTIONS} are open");
-            continue;
-        }
+    while shared.connections.load(Ordering::Acquire) < MAX_CONNECTIONS {
+        let Ok((stream, _)) = listener.accept() else {
+            return;
+        };
+        shared.connections.fetch_add(1, Ordering::AcqRel);
         let for_thread = Arc::clone(shared);
         let spawned = std::thread::Builder::new()
             .name("connection".into())
@@ -374,10 +386,11 @@ fn accept(shared: &Arc<Shared>, listener: &UnixListener) {
             .spawn(move || {
                 api::connection(&for_thread, &stream);
                 let _ = stream.shutdown(Shutdown::Both);
-                for_thread.connections.fetch_sub(1, Ordering::Relaxed);
+                for_thread.connections.fetch_sub(1, Ordering::AcqRel);
+                for_thread.wake();
             });
         if let Err(e) = spawned {
-            shared.connections.fetch_sub(1, Ordering::Relaxed);
+            shared.connections.fetch_sub(1, Ordering::AcqRel);
             tracing::warn!("a connection to the control socket was refused: {e}");
         }
     }

@@ -93,10 +93,12 @@ pub fn spawn_held(
             libc::_exit(127)
         }
     }
-    match i32::try_from(pid).ok().and_then(Pid::from_raw) {
-        Some(pid) if pid.as_raw_nonzero().get() > 0 => Ok(Held { pid, go }),
-        _ => Err(io::Error::last_os_error()),
+    if pid < 0 {
+        return Err(io::Error::last_os_error());
     }
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.map(|pid| Held { pid, go })
+        .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// Lets every signal through to `command`'s program. A blocked one would stay blocked there, and few programs look.
