@@ -178,7 +178,7 @@ impl<H: TcpHost> Relay<H> {
     /// reset. Many servers listen on IPv4 only, and `localhost` is `::1` to many clients, who would not try again after
     /// they had been connected.
     pub(super) fn refused_by_container(&mut self, cx: &mut Cx<'_, H>, key: Key) {
-        let Some(conn) = self.conns.remove(key) else {
+        let Some(conn) = self.take(key) else {
             return;
         };
         let port = cx.flows.remove(conn.flow).map(|e| e.container());

@@ -35,8 +35,7 @@ mod segment;
 mod seq;
 mod timer;
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
@@ -66,7 +65,8 @@ const MSS_MIN: u16 = 28;
 pub struct Relay<H: TcpHost> {
     conns: Slab<Conn<H::Tcp>>,
     listeners: Slab<Listener<H::Listener>>,
-    timers: BinaryHeap<Reverse<(Instant, u32, u32)>>,
+    /// At most one record of each connection: when, and its key.
+    timers: BTreeSet<(Instant, u32, u32)>,
     /// Connections that owe an acknowledgement at the end of the batch.
     due: Vec<Key>,
     secret: (u64, u64),
@@ -78,7 +78,7 @@ impl<H: TcpHost> Relay<H> {
         Self {
             conns: Slab::default(),
             listeners: Slab::default(),
-            timers: BinaryHeap::new(),
+            timers: BTreeSet::new(),
             due: Vec::new(),
             secret,
         }
@@ -181,7 +181,7 @@ impl<H: TcpHost> Relay<H> {
 
     /// When the relay next wants [`Relay::flush`] called.
     pub fn deadline(&self) -> Option<Instant> {
-        let timer = self.timers.peek().map(|Reverse((at, _, _))| *at);
+        let timer = self.timers.first().map(|&(at, _, _)| at);
         let listener = self.listener_deadline();
         [timer, listener].into_iter().flatten().min()
     }
@@ -264,9 +264,18 @@ impl<H: TcpHost> Relay<H> {
 
     /// Forgets the connection and its flow; the host's socket closes in order unless it was told otherwise.
     fn forget(&mut self, cx: &mut Cx<'_, H>, key: Key) {
-        if let Some(conn) = self.conns.remove(key) {
+        if let Some(conn) = self.take(key) {
             cx.flows.remove(conn.flow);
         }
+    }
+
+    /// Takes the connection out, and its timer out of the queue.
+    fn take(&mut self, key: Key) -> Option<Conn<H::Tcp>> {
+        let conn = self.conns.remove(key)?;
+        if let Some(at) = conn.queued {
+            self.timers.remove(&(at, key.index, key.generation));
+        }
+        Some(conn)
     }
 
     /// Brings the flow's state up to date with the connection's.

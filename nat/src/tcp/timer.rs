@@ -48,25 +48,25 @@ impl<H: TcpHost> Relay<H> {
         };
         let Some(at) = conn.timer else { return };
         if conn.queued.is_none_or(|q| at < q) {
-            conn.queued = Some(at);
-            self.timers.push(Reverse((at, key.index, key.generation)));
+            // The later record goes: left behind, it would stay for up to two hours, one more with each exchange.
+            if let Some(later) = conn.queued.replace(at) {
+                self.timers.remove(&(later, key.index, key.generation));
+            }
+            self.timers.insert((at, key.index, key.generation));
         }
     }
 
     /// Follows the timers that have run out.
     pub(super) fn run_timers(&mut self, cx: &mut Cx<'_, H>) {
-        while let Some(&Reverse((at, index, generation))) = self.timers.peek() {
+        while let Some(&(at, index, generation)) = self.timers.first() {
             if at > cx.now {
                 return;
             }
-            self.timers.pop();
+            self.timers.pop_first();
             let key = Key { index, generation };
             let Some(conn) = self.conns.get_mut(key) else {
                 continue;
             };
-            if conn.queued != Some(at) {
-                continue;
-            }
             conn.queued = None;
             match conn.timer {
                 None => {}
@@ -140,5 +140,57 @@ fn wanted<S>(conn: &Conn<S>, now: Instant) -> Option<Instant> {
         Phase::Open if conn.outstanding() || conn.has_more() => Some(now + conn.rto()),
         Phase::Open if conn.tries > 0 => Some(now + KEEP_ALIVE_INTERVAL),
         Phase::Open => Some((conn.heard + KEEP_ALIVE).max(now)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::sim::SimHost;
+    use crate::rig::Rig;
+
+    fn open_conn(relay: &mut Relay<SimHost>, rig: &mut Rig) -> Key {
+        let at = SocketAddr::from(([10, 0, 2, 100], 1));
+        let server = SocketAddr::from(([198, 51, 100, 10], 80));
+        let index = relay.conns.next_key();
+        rig.host
+            .tcp
+            .servers
+            .insert(server, crate::host::sim::tcp::Outcome::Accept);
+        let (socket, _) = rig.host.tcp_connect(token(index), server).unwrap();
+        let flow = FlowId {
+            index: 0,
+            generation: 0,
+        };
+        let conn = Conn::new(rig.now, flow, socket, at, server, Phase::Open, Seq(0));
+        relay.conns.insert(conn)
+    }
+
+    /// Requests and answers for an hour on one connection, and a thousand short connections.
+    #[test]
+    fn the_queue_has_at_most_one_record_of_each_connection() {
+        let mut rig = Rig::new();
+        let mut relay = Relay::new((1, 2));
+        let key = open_conn(&mut relay, &mut rig);
+        relay.schedule(rig.now, key);
+        for _ in 0..10_000 {
+            rig.now += Duration::from_millis(350);
+            relay.run_timers(&mut rig.cx());
+            let conn = relay.conns.get_mut(key).unwrap();
+            conn.heard = rig.now;
+            conn.snd_max = conn.snd_una.plus(1);
+            relay.schedule(rig.now, key);
+            let conn = relay.conns.get_mut(key).unwrap();
+            conn.snd_una = conn.snd_max;
+            relay.restart_timer(rig.now, key);
+            assert!(relay.timers.len() <= 1);
+        }
+        for _ in 0..1000 {
+            let short = open_conn(&mut relay, &mut rig);
+            relay.schedule(rig.now, short);
+            assert!(relay.timers.len() <= 2);
+            relay.forget(&mut rig.cx(), short);
+        }
+        assert_eq!(relay.timers.len(), relay.conns.len());
     }
 }
