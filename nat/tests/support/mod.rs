@@ -1,6 +1,8 @@
 //! A gateway between a simulated container and a simulated host, on a virtual clock.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+pub mod tcp;
+
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
