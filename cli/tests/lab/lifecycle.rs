@@ -11,7 +11,7 @@ use crate::{PLAIN, server_peers, start};
 fn snapshot(world: &World) -> String {
     world.host().sh(
         "for f in '' -6; do ip $f rule; ip $f route show table all; done; ip -j addr; ip -j link; nft list ruleset; \
-         bridge link; bridge fdb | sort; ip netns list; cat /proc/mounts; ls -la /run /run/netns /etc /dev/net | grep -v '\\.$'; \
+         bridge link; bridge fdb | sort; ip netns list; cat /proc/mounts; ls -la /run /run/netns /etc /dev/net | grep -vE '\\.$|pontoon$'; \
          cat /etc/resolv.conf /etc/hosts /etc/hostname; hostname; \
          sysctl -a 2>/dev/null | grep -E '^(net|user|kernel.(hostname|unprivileged|yama))' | \
            grep -vE 'nf_conntrack_count|\\.gc_|rt6|random|inet_peer|netdev_rss_key|stable_secret|tcp_fastopen_key|kernel.ns_last_pid'",

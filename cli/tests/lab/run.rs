@@ -33,16 +33,16 @@ each_user! {
 each_user! {
     /// Three containers on one switch talk to each other, by address and by name.
     fn containers_on_one_network_reach_each_other(world, who) {
-        let a = start(world, who, "a", &PLAIN);
-        let b = start(world, who, "b", &["--network", "a"]);
-        let c = start(world, who, "c", &["--network", "a"]);
+        let a = start(world, who, "alpha", &PLAIN);
+        let b = start(world, who, "beta", &["--network", "alpha"]);
+        let c = start(world, who, "gamma", &["--network", "alpha"]);
         assert!(a.ip != b.ip && b.ip != c.ip && a.ip != c.ip);
         for (from, to) in [(&a, &b), (&b, &c), (&c, &a)] {
             from.run(["ping", "-n", "-c2", "-i0.2", "-W2", &to.ip.to_string()]);
             from.run(["ping", "-n", "-c2", "-i0.2", "-W2", &to.ip6.expect("IPv6").to_string()]);
             assert_eq!(from.run(["dig", "+short", &to.name]).trim(), to.ip.to_string());
         }
-        let seen = b.run(["ping", "-c1", "-W2", "c"]);
+        let seen = b.run(["ping", "-c1", "-W2", "gamma"]);
         assert!(seen.contains(&c.ip.to_string()), "{seen}");
         // The first container ends; the network lives on for the others.
         let mut first = a.run;

@@ -93,7 +93,7 @@ each_user! {
             assert_eq!(answer, "answer 1\n");
             assert_eq!(world.read("/tmp/request1"), b"a request");
         }
-        let _inside = c.cmd(["socat", "TCP6-LISTEN:9200,fork,reuseaddr", "EXEC:/tmp/answer2"]).spawn();
+        let _inside = c.cmd(["socat", "-t10", "TCP6-LISTEN:9200,fork,reuseaddr", "EXEC:/tmp/answer2"]).spawn();
         wait_for("the server inside", Duration::from_secs(5), || c.run(["ss", "-ltnH"]).contains(":9200").then_some(()));
         for to in ["192.0.2.1", "2001:db8:1::1"] {
             let answer = world.server().cmd(["ncat", to, "9200"]).stdin("another").run().ok();
