@@ -26,12 +26,13 @@ use anyhow::{Context, Result, bail};
 use pontoon_switch::sys::fd::{self, OnExec};
 use pontoon_switch::sys::process::{self, Namespaces, Signals, spawn_held};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+use rustix::mount::MountFlags;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 use serde::{Deserialize, Serialize};
 
+use crate::covers::{OWN_FILES, UNWRITTEN};
 use crate::fdsock::FdSocket;
-use crate::{idmap, resolv};
+use crate::{covers, idmap, resolv};
 
 /// Exit status for a command that is not there, as shells have it.
 pub(crate) const NOT_FOUND: u8 = 127;
@@ -182,7 +183,7 @@ fn outer(socket: &mut FdSocket, raw: OwnedFd, command: &[OsString]) -> Result<u8
     if rustix::process::getppid().map(|p| p.as_raw_nonzero().get()) != Some(parent) {
         return Ok(OURS);
     }
-    hide(&control)?;
+    let covers = covers::hide(&control)?;
     let namespaces = Namespaces::USER
         .and(Namespaces::MOUNT)
         .and(Namespaces::NETWORK)
@@ -196,6 +197,8 @@ fn outer(socket: &mut FdSocket, raw: OwnedFd, command: &[OsString]) -> Result<u8
         .context("cannot map ids into the container's inner user namespace")
         .and_then(|()| Ok(socket.send(&FromInit::Made(pid.as_raw_nonzero().get()), &[])?))
         .and_then(|()| held.release().context("the container's process 1 died"));
+    // Not before there is the last child of this process: a thread would not follow it there.
+    covers.keep();
     let status = rustix::process::waitpid(Some(pid), WaitOptions::empty())?;
     made?;
     Ok(status.map_or(OURS, |(_, s)| code(s)))
@@ -209,79 +212,6 @@ pub(crate) fn code(status: WaitStatus) -> u8 {
         (None, None) => i32::from(OURS),
     };
     u8::try_from(number & 0xff).unwrap_or(OURS)
-}
-
-/// Files of the host's `/etc` that the container has its own of.
-const OWN_FILES: [&str; 3] = ["resolv.conf", "hosts", "hostname"];
-
-/// What stands in those files until process 1 writes them; by it they are told from the host's.
-const UNWRITTEN: &[u8] = b"# pontoon: not written yet\n";
-
-fn hide(control: &Path) -> Result<()> {
-    use rustix::mount::{mount, mount_bind, mount_change, unmount};
-    let quiet = MountFlags::NOSUID | MountFlags::NODEV;
-    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
-        .context("cannot make the mounts private")?;
-    let at = || format!("cannot mount over {}", control.display());
-    // The files live in a file system that is mounted where the mask is about to be, and taken away from there again.
-    mount(
-        "pontoon",
-        control,
-        "tmpfs",
-        quiet | MountFlags::NOEXEC,
-        c"size=1m,mode=0755",
-    )
-    .with_context(at)?;
-    for name in OWN_FILES {
-        let file = control.join(name);
-        std::fs::write(&file, UNWRITTEN).with_context(|| format!("cannot write {}", file.display()))?;
-        let target = Path::new("/etc").join(name);
-        let covered = match mount_bind(&file, &target) {
-            Ok(()) => Ok(()),
-            // Not there, or a link that leads nowhere.
-            Err(rustix::io::Errno::NOENT) => cover_missing(control, &file, &target),
-            Err(e) => Err(e.into()),
-        };
-        match (covered, name) {
-            (Ok(()), _) => {}
-            (Err(e), "resolv.conf") => return Err(e.context(format!("cannot cover {}", target.display()))),
-            (Err(e), _) => tracing::info!("cannot cover {}: {e:#}", target.display()),
-        }
-    }
-    unmount(control, UnmountFlags::DETACH).with_context(at)?;
-    let empty = quiet | MountFlags::NOEXEC | MountFlags::RDONLY;
-    mount("pontoon", control, "tmpfs", empty, c"size=4k,mode=0700").with_context(at)?;
-    // The covers of files count on the first file system, which stays while they do.
-    Ok(())
-}
-
-/// Makes `target` in an overlay of the host's `/etc`, of which the host sees nothing, and covers it.
-fn cover_missing(control: &Path, file: &Path, target: &Path) -> Result<()> {
-    use rustix::mount::{mount, mount_bind};
-    let (upper, work) = (control.join("etc"), control.join("work"));
-    if !upper.exists() {
-        std::fs::create_dir(&upper)?;
-        std::fs::create_dir(&work)?;
-        let options = format!(
-            "lowerdir=/etc,upperdir={},workdir={},userxattr",
-            upper.display(),
-            work.display()
-        );
-        mount(
-            "pontoon",
-            "/etc",
-            "overlay",
-            MountFlags::NOSUID | MountFlags::NODEV,
-            CString::new(options)?.as_c_str(),
-        )
-        .context("it is not there, and /etc cannot be overlaid to make it")?;
-    }
-    if std::fs::symlink_metadata(target).is_ok() {
-        std::fs::remove_file(target).context("it is a link that leads nowhere")?;
-    }
-    std::fs::write(target, "")?;
-    mount_bind(file, target)?;
-    Ok(())
 }
 
 fn inner(socket: &mut FdSocket, raw: OwnedFd, command: &[OsString]) -> Result<u8> {

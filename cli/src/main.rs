@@ -16,6 +16,7 @@ mod capture;
 mod client;
 mod commands;
 mod control;
+mod covers;
 mod fdsock;
 mod front;
 mod http;

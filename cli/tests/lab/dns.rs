@@ -66,6 +66,11 @@ each_user! {
         // One dead resolver among two is no failure.
         world.host().sh("printf 'nameserver 198.51.100.12\\nnameserver 198.51.100.11\\n' > /etc/r; mv /etc/r /etc/resolv.conf");
         wait_for("the second of two resolvers", Duration::from_secs(12), || (ask() == "192.0.2.11\n").then_some(()));
+        // The container's own file stands, whatever became of the host's that it covers.
+        let own = format!("nameserver {}", c.gateway());
+        wait_for("the container's own resolv.conf", Duration::from_secs(2), || {
+            c.run(["cat", "/etc/resolv.conf"]).contains(&own).then_some(())
+        });
         drop(ten);
         drop(eleven);
         let done = c.cmd(["dig", "+time=15", "+tries=1", "other.test"]).limit(20).run();
