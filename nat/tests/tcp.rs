@@ -130,6 +130,26 @@ fn a_window_beyond_64_kib_is_used_both_ways() {
     close(&mut w, id, &far);
 }
 
+/// A host that has all its data and its end in the socket at once makes no further edge.
+#[test]
+fn a_window_beyond_the_reach_of_a_peek_is_used_up_to_there() {
+    let mut w = World::new(
+        sim::Config {
+            tcp_buffer: 1 << 20,
+            ..sim::Config::default()
+        },
+        config(),
+    );
+    w.gateway.host_mut().tcp.peek_reach = Some(100_000);
+    let (id, far) = open(&mut w, SERVER);
+    let data = pattern(900_000, 4);
+    far.send(&data);
+    far.finish();
+    w.pass(SECOND);
+    assert!(w.container.tcp_recv(id, usize::MAX) == data);
+    assert!(w.container.tcp_ended(id));
+}
+
 #[test]
 fn the_mss_is_that_of_the_link_and_of_the_container() {
     let mut c = config();

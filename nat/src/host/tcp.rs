@@ -83,6 +83,9 @@ pub trait TcpSocket {
     /// `WouldBlock` if there is none behind `offset` yet; `ConnectionReset` once (remember it: a later call gives 0).
     fn peek(&mut self, offset: usize, buf: &mut [u8]) -> io::Result<usize>;
 
+    /// How far behind the first unconsumed byte a peek may end: no more than this may be under way at a time.
+    fn peek_reach(&self) -> u32;
+
     /// Takes `n` received bytes off the socket; they must have been peeked at.
     fn consume(&mut self, n: usize) -> io::Result<()>;
 

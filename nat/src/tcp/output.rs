@@ -85,7 +85,8 @@ impl<H: TcpHost> Relay<H> {
         }
         let mss = u32::from(conn.mss);
         let in_flight = conn.in_flight();
-        let space = conn.snd_wnd.min(conn.cwnd).saturating_sub(in_flight);
+        let reach = conn.socket.as_ref().map_or(0, TcpSocket::peek_reach);
+        let space = conn.snd_wnd.min(conn.cwnd).min(reach).saturating_sub(in_flight);
         // Silly windows (RFC 9293 section 3.8.6.2.1): less than a segment is sent only if nothing is under way.
         if space == 0 || (space < mss && in_flight > 0) {
             self.schedule(cx.now, key);

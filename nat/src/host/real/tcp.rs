@@ -20,8 +20,8 @@ use crate::host::{Accepted, Connect, SendSpace, TcpHost, TcpSocket, Token};
 /// Silence after which the far side is asked whether it is there (RFC 9293 section 3.8.4).
 const KEEP_ALIVE: Duration = Duration::from_secs(2 * 3600);
 
-/// Bytes skipped by a peek at most where the kernel has no `SO_PEEK_OFF`; further ahead is not looked.
-const SKIP_MAX: usize = 1 << 20;
+/// How far a peek reaches where the kernel has no `SO_PEEK_OFF`: each copies all that is before it.
+const SKIP_MAX: u32 = 1 << 20;
 
 thread_local! {
     /// Where a peek without `SO_PEEK_OFF` puts the bytes that it skips.
@@ -181,6 +181,14 @@ impl TcpSocket for RealTcp {
         Ok(n)
     }
 
+    fn peek_reach(&self) -> u32 {
+        if self.peek_at.is_some() {
+            u32::MAX
+        } else {
+            SKIP_MAX
+        }
+    }
+
     fn consume(&mut self, n: usize) -> io::Result<()> {
         let mut left = n;
         while left > 0 {
@@ -218,16 +226,7 @@ impl RealTcp {
         if offset == 0 {
             return sys::peek(fd, buf);
         }
-        if offset > SKIP_MAX {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        let got = SKIPPED.with_borrow_mut(|skip| {
-            if skip.len() < offset {
-                skip.resize(offset.next_power_of_two(), 0);
-            }
-            sys::peek_behind(fd, &mut skip[..offset], buf)
-        })?;
-        match got {
+        match self.peek_skipping(offset, buf)? {
             None => return Ok(0),
             Some(n @ 1..) => return Ok(n),
             Some(0) => {}
@@ -236,14 +235,28 @@ impl RealTcp {
         let mut fds = [PollFd::new(&self.socket, PollFlags::RDHUP)];
         rustix::event::poll(&mut fds, Some(&rustix::time::Timespec::default()))?;
         let flags = fds[0].revents();
+        if !flags.intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        // Data may have come together with the end, after they were looked for.
+        if let Some(n @ 1..) = self.peek_skipping(offset, buf)? {
+            return Ok(n);
+        }
         if flags.contains(PollFlags::ERR) {
             let error = self.socket.take_error()?;
             return Err(error.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into()));
         }
-        if flags.intersects(PollFlags::RDHUP | PollFlags::HUP) {
-            return Ok(0);
-        }
-        Err(io::ErrorKind::WouldBlock.into())
+        Ok(0)
+    }
+
+    /// The bytes behind `offset` that there are now; `None` if there are none at all and the stream has ended.
+    fn peek_skipping(&self, offset: usize, buf: &mut [u8]) -> io::Result<Option<usize>> {
+        SKIPPED.with_borrow_mut(|skip| {
+            if skip.len() < offset {
+                skip.resize(offset.next_power_of_two(), 0);
+            }
+            sys::peek_behind(self.socket.as_fd(), &mut skip[..offset], buf)
+        })
     }
 }
 

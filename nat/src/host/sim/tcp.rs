@@ -33,6 +33,8 @@ pub struct Net {
     pub send_capacity: usize,
     /// Sockets that may be open at a time.
     pub descriptors: Option<usize>,
+    /// How far a peek at a new socket may reach, as on a kernel without `SO_PEEK_OFF`.
+    pub peek_reach: Option<u32>,
     open: Vec<Weak<RefCell<Stream>>>,
 }
 
@@ -47,6 +49,7 @@ struct Stream {
     /// From the gateway to the far end.
     sent: VecDeque<u8>,
     send_capacity: usize,
+    peek_reach: u32,
     /// A send has met a full buffer: room makes an edge.
     send_blocked: bool,
     sent_fin: bool,
@@ -236,6 +239,7 @@ impl Net {
             error: None,
             sent: VecDeque::new(),
             send_capacity,
+            peek_reach: self.peek_reach.unwrap_or(u32::MAX),
             send_blocked: false,
             sent_fin: false,
             received: VecDeque::new(),
@@ -368,6 +372,10 @@ impl TcpSocket for SimTcp {
 
     fn peek(&mut self, offset: usize, buf: &mut [u8]) -> io::Result<usize> {
         let mut s = self.0.borrow_mut();
+        assert!(
+            offset + buf.len() <= s.peek_reach as usize,
+            "peeked at {offset}, out of reach"
+        );
         let n = s.received.len().saturating_sub(offset).min(buf.len());
         if n > 0 {
             for (to, from) in buf.iter_mut().zip(s.received.range(offset..offset + n)) {
@@ -382,6 +390,10 @@ impl TcpSocket for SimTcp {
             return Ok(0);
         }
         Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    fn peek_reach(&self) -> u32 {
+        self.0.borrow().peek_reach
     }
 
     fn consume(&mut self, n: usize) -> io::Result<()> {
