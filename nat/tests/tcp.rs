@@ -14,6 +14,7 @@ use support::*;
 
 const ENETUNREACH: i32 = 101;
 const EHOSTUNREACH: i32 = 113;
+const EINVAL: i32 = 22;
 const ECONNREFUSED: i32 = 111;
 
 #[test]
@@ -672,6 +673,17 @@ mod published {
         w.pass(SECOND);
         assert_eq!(w.container.tcp_recv(server, 100), b"early");
         assert_eq!(w.container.tcp_state(server), State::CloseWait);
+    }
+
+    #[test]
+    fn a_listener_that_only_fails_does_not_keep_the_worker_busy() {
+        let mut w = World::plain();
+        let listener = publish(&mut w);
+        w.settle();
+        listener.fail(EINVAL);
+        client(&mut w, &listener, CLIENT, HOST);
+        w.settle();
+        assert!(w.gateway.deadline() >= Some(w.now + SECOND / 100));
     }
 
     #[test]

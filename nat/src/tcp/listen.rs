@@ -54,13 +54,16 @@ impl<H: TcpHost> Relay<H> {
         alternate: Option<IpAddr>,
         socket: H::Listener,
     ) -> Key {
-        self.listeners.insert(Listener {
+        let key = self.listeners.insert(Listener {
             socket,
             port,
             container,
             alternate,
-            retry: Some(Instant::ZERO),
-        })
+            retry: None,
+        });
+        // Clients who came before the socket was watched make no edge.
+        self.retry(key, Instant::ZERO);
+        key
     }
 
     /// Closes a published port; connections that came by it live on. False if there is none.
@@ -79,12 +82,8 @@ impl<H: TcpHost> Relay<H> {
         }
     }
 
-    pub(super) fn listener_deadline(&self) -> Option<Instant> {
-        self.listeners.iter().filter_map(|(_, l)| l.retry).min()
-    }
-
     pub(super) fn retry_listeners(&mut self, cx: &mut Cx<'_, H>) {
-        if self.listener_deadline().is_none_or(|at| at > cx.now) {
+        if self.retry_at.is_none_or(|at| at > cx.now) {
             return;
         }
         let now = cx.now;
@@ -97,9 +96,18 @@ impl<H: TcpHost> Relay<H> {
         for key in again {
             self.accept(cx, key);
         }
+        self.retry_at = self.listeners.iter().filter_map(|(_, l)| l.retry).min();
+    }
+
+    fn retry(&mut self, key: Key, at: Instant) {
+        if let Some(listener) = self.listeners.get_mut(key) {
+            listener.retry = Some(at);
+            self.retry_at = Some(self.retry_at.map_or(at, |earliest| earliest.min(at)));
+        }
     }
 
     fn accept(&mut self, cx: &mut Cx<'_, H>, key: Key) {
+        let mut failures = 0;
         for _ in 0..BATCH {
             let Some(listener) = self.listeners.get_mut(key) else {
                 return;
@@ -118,17 +126,16 @@ impl<H: TcpHost> Relay<H> {
                     cx.out.drop(Some(listener.port), DropReason::HostExhausted);
                     // A client that waits in vain is worse off than one that is refused.
                     if !cx.host.tcp_refuse(&mut listener.socket) {
-                        listener.retry = Some(cx.now + RETRY);
-                        return;
+                        return self.retry(key, cx.now + RETRY);
                     }
                 }
                 // The client has gone again: the next one.
-                Err(_) => {}
+                Err(_) => failures += 1,
             }
         }
-        if let Some(listener) = self.listeners.get_mut(key) {
-            listener.retry = Some(cx.now);
-        }
+        // Nothing but failures is no matter of clients: it is not asked again at once, over and over.
+        let pause = if failures == BATCH { RETRY } else { Duration::ZERO };
+        self.retry(key, cx.now + pause);
     }
 
     /// A client is connected, whom the container shall see as `client`: asks the container.

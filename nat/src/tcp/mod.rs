@@ -65,6 +65,8 @@ const MSS_MIN: u16 = 28;
 pub struct Relay<H: TcpHost> {
     conns: Slab<Conn<H::Tcp>>,
     listeners: Slab<Listener<H::Listener>>,
+    /// No listener is to be tried again before.
+    retry_at: Option<Instant>,
     /// At most one record of each connection: when, and its key.
     timers: BTreeSet<(Instant, u32, u32)>,
     /// Connections that owe an acknowledgement at the end of the batch.
@@ -78,6 +80,7 @@ impl<H: TcpHost> Relay<H> {
         Self {
             conns: Slab::default(),
             listeners: Slab::default(),
+            retry_at: None,
             timers: BTreeSet::new(),
             due: Vec::new(),
             secret,
@@ -182,8 +185,7 @@ impl<H: TcpHost> Relay<H> {
     /// When the relay next wants [`Relay::flush`] called.
     pub fn deadline(&self) -> Option<Instant> {
         let timer = self.timers.first().map(|&(at, _, _)| at);
-        let listener = self.listener_deadline();
-        [timer, listener].into_iter().flatten().min()
+        [timer, self.retry_at].into_iter().flatten().min()
     }
 
     /// The container says that what was sent to it in `flow` did not fit a link of `mtu` bytes: segments are smaller

@@ -1,6 +1,6 @@
 //! Simulated TCP sockets: two byte queues with capacities, ends of stream, resets, and a far end for the test.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
@@ -202,11 +202,17 @@ impl Far {
 #[derive(Clone, Debug, Default)]
 pub struct SimListener {
     waiting: Rc<RefCell<VecDeque<SimTcpParts>>>,
+    error: Rc<Cell<Option<i32>>>,
 }
 
 type SimTcpParts = Rc<RefCell<Stream>>;
 
 impl SimListener {
+    /// Every accept fails with this error number from now on.
+    pub fn fail(&self, errno: i32) {
+        self.error.set(Some(errno));
+    }
+
     /// A client at `peer` connects to `local`; the test hands the listener's token to the gateway itself.
     pub fn connect(&self, host: &SimHost, peer: SocketAddr, local: SocketAddr) -> Far {
         let stream = Rc::new(RefCell::new(Stream {
@@ -289,6 +295,9 @@ impl TcpHost for SimHost {
     }
 
     fn tcp_accept(&mut self, listener: &mut SimListener) -> io::Result<Accepted<SimTcp>> {
+        if let Some(errno) = listener.error.get() {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
         if listener.waiting.borrow().is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
