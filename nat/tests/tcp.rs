@@ -103,6 +103,8 @@ fn data_to_the_container_go_in_super_frames() {
     let (id, far) = open(&mut w, SERVER);
     download(&mut w, id, &far, &pattern(4 << 20, 3), 1 << 20);
     assert!(w.largest > 60_000 && w.largest <= 65_549, "{}", w.largest);
+    // Once for the SYN-ACK, once for the first segment, not for each.
+    assert!(far.space_asked() <= 3, "{}", far.space_asked());
     close(&mut w, id, &far);
 }
 

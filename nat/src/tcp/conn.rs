@@ -124,6 +124,8 @@ pub(super) struct Conn<S> {
     pub(super) ack_due: bool,
     /// The window was advertised as (nearly) closed: tell when it reopens.
     pub(super) window_closed: bool,
+    /// The host's socket had plenty of room when the window was last found out, and was sent nothing since.
+    pub(super) roomy: bool,
     /// The host's socket did not take all that it was offered; the container must send the rest again.
     pub(super) short: bool,
 
@@ -179,6 +181,7 @@ impl<S> Conn<S> {
             closed_first: false,
             ack_due: false,
             window_closed: false,
+            roomy: false,
             short: false,
             timer: None,
             queued: None,

@@ -387,6 +387,7 @@ impl<H: TcpHost> Relay<H> {
         let Some(socket) = conn.socket.as_mut() else {
             return false;
         };
+        conn.roomy = false;
         let mut taken = 0;
         while taken < data.len() {
             match socket.send(&data[taken..]) {

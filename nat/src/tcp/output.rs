@@ -279,10 +279,15 @@ impl<H: TcpHost> Relay<H> {
         } else {
             0
         };
-        let (space, sliver) = match (&conn.socket, conn.recv) {
-            (Some(socket), conn::Recv::Open) => room(socket, conn.mss),
-            (Some(_) | None, _) => (0, 0),
+        let room = match (&conn.socket, conn.recv) {
+            // Nothing went to the host since there was plenty: what was promised then stands, and costs no system call
+            // with each segment to the container.
+            (Some(_), conn::Recv::Open) if conn.roomy => Room::default(),
+            (Some(socket), conn::Recv::Open) => Room::of(socket, conn.mss),
+            (Some(_) | None, _) => Room::default(),
         };
+        conn.roomy |= room.roomy;
+        let Room { space, sliver, .. } = room;
         let field = (promised.max(space) >> conn.rcv_scale).min(0xffff);
         let window = field << conn.rcv_scale;
         if window > promised {
@@ -310,7 +315,7 @@ impl<H: TcpHost> Relay<H> {
         } else {
             0
         };
-        let (space, _) = room(socket, conn.mss);
+        let Room { space, .. } = Room::of(socket, conn.mss);
         if space == 0 {
             // Not yet; ask to be told again.
             if cx.host.tcp_rearm(socket, token(key)).is_err() {
@@ -333,14 +338,29 @@ impl<H: TcpHost> Relay<H> {
     }
 }
 
-/// The window that a socket's send buffer has room for, and what is less than worth telling (RFC 9293 section 3.8.6.2.2: a
-/// segment, or a part of the buffer if that is less): such a sliver counts as none. A quarter is below the third at which the
-/// socket becomes writable, so that waiting for that always ends with a window.
-fn room<S: TcpSocket>(socket: &S, mss: u16) -> (u32, u32) {
-    let space = socket.send_space();
-    let free = space.free.min(1 << 30) as u32;
-    let sliver = u32::from(mss)
-        .min((space.capacity / 4).min(1 << 30) as u32)
-        .max(1);
-    (if free < sliver { 0 } else { free }, sliver)
+/// The window that a socket's send buffer has room for.
+#[derive(Clone, Copy, Default)]
+struct Room {
+    /// Bytes to offer: none if there are fewer than `sliver`.
+    space: u32,
+    /// What is less than worth telling (RFC 9293 section 3.8.6.2.2): a segment, or a part of the buffer if that is less. A
+    /// quarter is below the third at which the socket becomes writable, so that waiting for that always ends with a window.
+    sliver: u32,
+    /// Half of the buffer is free, or more.
+    roomy: bool,
+}
+
+impl Room {
+    fn of<S: TcpSocket>(socket: &S, mss: u16) -> Self {
+        let found = socket.send_space();
+        let free = found.free.min(1 << 30) as u32;
+        let sliver = u32::from(mss)
+            .min((found.capacity / 4).min(1 << 30) as u32)
+            .max(1);
+        Self {
+            space: if free < sliver { 0 } else { free },
+            sliver,
+            roomy: free >= sliver && found.free >= found.capacity / 2,
+        }
+    }
 }

@@ -59,6 +59,7 @@ struct Stream {
     reset_by_far: bool,
     linger_zero: bool,
     closed: bool,
+    space_asked: Cell<u64>,
 }
 
 impl Stream {
@@ -192,6 +193,11 @@ impl Far {
         }
     }
 
+    /// How often the gateway has asked for the room in the send buffer.
+    pub fn space_asked(&self) -> u64 {
+        self.0.borrow().space_asked.get()
+    }
+
     /// True if the gateway holds no descriptor for it any more.
     pub fn released(&self) -> bool {
         self.0.borrow().closed
@@ -253,6 +259,7 @@ impl Net {
             reset_by_far: false,
             linger_zero: false,
             closed: false,
+            space_asked: Cell::new(0),
         }
     }
 
@@ -373,6 +380,7 @@ impl TcpSocket for SimTcp {
 
     fn send_space(&self) -> SendSpace {
         let s = self.0.borrow();
+        s.space_asked.set(s.space_asked.get() + 1);
         SendSpace {
             free: s.send_capacity.saturating_sub(s.sent.len()),
             capacity: s.send_capacity,
