@@ -93,7 +93,8 @@ each_user! {
         let ports = stats[0]["ports"].as_array().unwrap_or_else(|| panic!("{stats}"));
         let port = ports.iter().find(|p| p["name"] == "a").expect("a's port");
         assert!(port["rx_frames"].as_u64() > Some(0) && port["tx_bytes"].as_u64() > Some(0), "{port}");
-        assert_eq!(port["kind"], "tap");
+        // `plain` where the kernel has no virtio-net header, or is taken to have none.
+        assert!(port["kind"] == "tap" || port["kind"] == "plain", "{port}");
         assert!(!a.pontoon(["stats"]).run().ok().is_empty());
         a.pontoon(["doctor"]).run();
         let report = a.pontoon(["doctor", "--json"]).run();
