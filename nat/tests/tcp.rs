@@ -186,6 +186,13 @@ fn a_container_that_does_not_read_closes_the_window_and_reopens_it() {
     w.pass(120 * SECOND);
     let read = w.container.tcp(id).recv_queue();
     assert!(read <= 65_536 && far.unconsumed() >= 300_000 - 65_536);
+    // Probes grow rare, and do not end.
+    for _ in 0..10 {
+        let before = w.container.received_frames();
+        w.pass(600 * SECOND);
+        let probes = w.container.received_frames() - before;
+        assert!((1..=20).contains(&probes), "{probes} probes in ten minutes");
+    }
     let mut got = Vec::new();
     w.until(300 * SECOND, "the rest", |w| {
         got.extend(w.container.tcp_recv(id, 10_000));

@@ -199,6 +199,18 @@ impl<S> Conn<S> {
         self.snd_una != self.snd_max
     }
 
+    /// The number of a segment without data: behind everything ever sent, as far as the container's window allows. An
+    /// earlier one, while something is sent again, might be one that the container has had, so that it would pass over what
+    /// the segment acknowledges.
+    pub(super) fn bare_seq(&self) -> Seq {
+        let edge = self.snd_una.plus(self.snd_wnd);
+        if self.snd_max.after(edge) {
+            edge
+        } else {
+            self.snd_max
+        }
+    }
+
     /// True if there is, or may be, something to send or to send again.
     pub(super) fn has_more(&self) -> bool {
         self.send != Send::FinAcked && (self.readable || self.snd_nxt != self.snd_max)
@@ -300,6 +312,24 @@ mod tests {
         assert_eq!(c.rto(), RTO_MIN * 8, "section 5.5");
         c.tries = u8::MAX;
         assert!(c.rto() <= RTO_MAX);
+    }
+
+    #[test]
+    fn a_segment_without_data_is_never_one_that_the_container_has_had() {
+        let at = std::net::SocketAddr::from(([10, 0, 2, 100], 1));
+        let flow = FlowId {
+            index: 0,
+            generation: 0,
+        };
+        let mut c = Conn::new(Instant::ZERO, flow, (), at, at, Phase::Open, Seq(u32::MAX - 9));
+        // All of 100 bytes was sent, and begins to be sent again.
+        c.snd_max = c.snd_una.plus(100);
+        c.snd_wnd = 1000;
+        assert_eq!(c.bare_seq(), Seq(90));
+        c.snd_wnd = 50;
+        assert_eq!(c.bare_seq(), Seq(40), "within a window that was taken back");
+        c.snd_wnd = 0;
+        assert_eq!(c.bare_seq(), c.snd_una);
     }
 
     #[test]

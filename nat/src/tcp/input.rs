@@ -299,8 +299,14 @@ impl<H: TcpHost> Relay<H> {
         let Some(conn) = self.conns.get_mut(key) else {
             return;
         };
-        conn.tries = 0;
         let window = u32::from(seg.window) << conn.snd_scale;
+        if window == 0 && conn.snd_wnd == 0 && seg.ack == conn.snd_una {
+            // An answer to a probe: the next ones are still ever farther apart (RFC 9293 section 3.8.6.1), but go on as long
+            // as they are answered.
+            conn.tries = conn.tries.min(timer::PROBE_BACKOFF);
+        } else {
+            conn.tries = 0;
+        }
         if seg.ack.after(conn.snd_una) {
             let acked = seg.ack.since(conn.snd_una);
             let fin_acked = conn.send == Send::FinSent && seg.ack.after(conn.fin_seq);

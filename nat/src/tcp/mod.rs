@@ -323,7 +323,7 @@ fn send_reset<H, S>(cx: &mut Cx<'_, H>, conn: &Conn<S>) {
     let reset = if conn.phase == Phase::SynSent {
         Draft::reset(conn.remote, conn.container, conn.snd_max, None)
     } else {
-        Draft::reset(conn.remote, conn.container, conn.snd_nxt, Some(conn.rcv_nxt))
+        Draft::reset(conn.remote, conn.container, conn.bare_seq(), Some(conn.rcv_nxt))
     };
     // Without a neighbour there is nobody to reset.
     let _ = reset.send(cx);

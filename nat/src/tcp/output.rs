@@ -57,7 +57,7 @@ impl<H: TcpHost> Relay<H> {
     /// Acknowledges at once what has been taken, with the window there is now.
     pub(super) fn acknowledge(&mut self, cx: &mut Cx<'_, H>, key: Key) {
         let Some(conn) = self.conns.get(key) else { return };
-        let (seq, len) = (conn.snd_nxt, 0);
+        let (seq, len) = (conn.bare_seq(), 0);
         self.send_segment(cx, key, seq, len, Flags::ACK);
     }
 

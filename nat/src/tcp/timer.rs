@@ -9,6 +9,8 @@ const SYN_TRIES: u8 = 6;
 /// Retransmissions or probes without any answer before the container is taken for gone (RFC 9293 section 3.8.3: R2 is at
 /// least 100 seconds; this comes to more than ten minutes).
 const TRIES: u8 = 15;
+/// How often the time between two probes of a closed window doubles while they are answered: to less than a minute.
+pub(super) const PROBE_BACKOFF: u8 = 8;
 /// Silence after which the container is asked whether it is there (RFC 9293 section 3.8.4: at least two hours).
 const KEEP_ALIVE: Duration = Duration::from_secs(2 * 3600);
 /// Time between two such questions. The link is this machine: there is no reason to be as patient as across the world.
