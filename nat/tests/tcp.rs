@@ -91,6 +91,26 @@ fn bytes_arrive_exactly_in_both_directions_at_every_size_of_segment() {
 }
 
 /// One frame carries more than a segment, and never more than a frame may.
+/// RFC 791: every link carries 68 bytes. A segment then has 28 bytes of data.
+#[test]
+fn bytes_arrive_on_the_narrowest_link() {
+    for tso in [false, true] {
+        let mut c = config();
+        c.mtu = 68;
+        c.subnet6 = None;
+        let container = sim::Config {
+            mtu: 68,
+            tso,
+            ..sim::Config::default()
+        };
+        let mut w = World::new(container, c);
+        let (id, far) = open(&mut w, SERVER);
+        upload(&mut w, id, &far, &pattern(50_000, 1), 10_000);
+        download(&mut w, id, &far, &pattern(50_000, 2), 10_000);
+        close(&mut w, id, &far);
+    }
+}
+
 #[test]
 fn data_to_the_container_go_in_super_frames() {
     let mut w = World::new(

@@ -372,8 +372,11 @@ impl<H: TcpHost> Relay<H> {
             return false;
         };
         if seg.len == 0 && !seg.flags.fin {
-            // A keep-alive or a zero-window probe asks from before the window; so does garbage.
-            if seg.seq != conn.rcv_nxt {
+            // A keep-alive or a zero-window probe asks from before the window; so does garbage. From within it comes a mere
+            // acknowledgement, sent behind data that were lost or not taken.
+            let in_window =
+                seg.seq == conn.rcv_nxt || (seg.seq.after(conn.rcv_nxt) && !seg.seq.after(conn.rcv_edge));
+            if !in_window {
                 self.acknowledge(cx, key);
             }
             return true;
@@ -453,7 +456,11 @@ impl<H: TcpHost> Relay<H> {
         if seg.flags.rst {
             return;
         }
-        self.acknowledge(cx, key);
+        // An acknowledgement as it should be needs no answer, which might be answered in turn.
+        let Some(conn) = self.conns.get(key) else { return };
+        if seg.sequence_len() > 0 || seg.seq != conn.rcv_nxt {
+            self.acknowledge(cx, key);
+        }
     }
 
     /// Lets go of a connection whose halves have both ended.
