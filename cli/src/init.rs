@@ -184,6 +184,7 @@ fn outer(socket: &mut FdSocket, raw: OwnedFd, command: &[OsString]) -> Result<u8
         return Ok(OURS);
     }
     let covers = covers::hide(&control)?;
+    reenter_working_directory()?;
     let namespaces = Namespaces::USER
         .and(Namespaces::MOUNT)
         .and(Namespaces::NETWORK)
@@ -204,6 +205,19 @@ fn outer(socket: &mut FdSocket, raw: OwnedFd, command: &[OsString]) -> Result<u8
     Ok(status.map_or(OURS, |(_, s)| code(s)))
 }
 
+/// Enters the working directory again by its path: one that has been covered would lead beneath the cover, to the control
+/// sockets.
+fn reenter_working_directory() -> Result<()> {
+    // Where it has no path, it lies under nothing that is covered. Where the path leads elsewhere or nowhere by now, the
+    // root will do.
+    if let Ok(path) = std::env::current_dir() {
+        std::env::set_current_dir(path)
+            .or_else(|_| std::env::set_current_dir("/"))
+            .context("cannot enter the working directory again")?;
+    }
+    Ok(())
+}
+
 /// The exit status that stands for how a process ended: 128 and the signal's number for one that was killed.
 pub(crate) fn code(status: WaitStatus) -> u8 {
     let number = match (status.exit_status(), status.terminating_signal()) {
@@ -222,6 +236,9 @@ fn inner(socket: &mut FdSocket, raw: OwnedFd, command: &[OsString]) -> Result<u8
     let fresh = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     if let Err(e) = rustix::mount::mount("proc", "/proc", "proc", fresh, None) {
         tracing::info!("/proc stays the host's: {e}");
+    }
+    if let Err(e) = show_own_interfaces() {
+        tracing::info!("/sys/class/net stays the host's: {e}");
     }
     socket.send(&FromInit::Ready, &[])?;
     let Some((ToInit::Go(identity), _)) = socket.recv()? else {
@@ -259,6 +276,25 @@ fn inner(socket: &mut FdSocket, raw: OwnedFd, command: &[OsString]) -> Result<u8
         .and_then(Pid::from_raw)
         .context("no process id")?;
     reap(socket, &signals, child, identity.terminal)
+}
+
+/// Lets `/sys/class/net` show this network namespace. A sysfs shows the interfaces of the namespace it was made in; a fresh
+/// one in the place of `/sys` would lack what is mounted beneath, as the control groups are, so only the two directories of
+/// interfaces are taken from one.
+fn show_own_interfaces() -> rustix::io::Result<()> {
+    use rustix::fs::CWD;
+    use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, move_mount, open_tree, unmount};
+    const DIRECTORIES: [&str; 2] = ["/sys/class/net", "/sys/devices/virtual/net"];
+    let fresh = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    mount("sysfs", "/sys", "sysfs", fresh, None)?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let trees = DIRECTORIES.map(|d| open_tree(CWD, d, flags).map(|tree| (d, tree)));
+    unmount("/sys", UnmountFlags::DETACH)?;
+    for tree in trees {
+        let (directory, tree) = tree?;
+        move_mount(tree, "", CWD, directory, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+    }
+    Ok(())
 }
 
 fn write_files(identity: &Identity) -> Result<()> {

@@ -15,6 +15,9 @@ each_user! {
             let found = eth0["addr_info"].as_array().expect("addresses").iter().any(|a| a["local"] == *ip && a["family"] == scope);
             assert!(found, "{ip} is not in {eth0}");
         }
+        assert_eq!(c.run(["ls", "/sys/class/net"]).split_whitespace().collect::<Vec<_>>(), ["eth0", "lo"]);
+        assert_eq!(c.run(["cat", "/sys/class/net/eth0/mtu"]).trim(), "1500");
+        assert_eq!(c.run(["cat", "/sys/class/net/eth0/address"]).trim(), eth0["address"].as_str().expect("a MAC"));
         c.run(["ping", "-n", "-c1", "-W1", "127.0.0.1"]);
         c.run(["ping", "-n", "-c1", "-W1", "::1"]);
         assert_eq!(c.run(["hostname"]).trim(), "box");

@@ -122,6 +122,10 @@ each_user! {
             let done = c.cmd(["bash", "-c", &attempt]).run();
             assert!(done.success(), "{attempt}: {done}");
         }
+        // A working directory that was about to be covered.
+        let cwd = format!("cd {dir} && pontoon run --name w -- sh -c 'ls -A . /proc/1/cwd/ && echo in $(pwd)'");
+        let seen = world.host().cmd(["sh", "-c", &cwd]).who(who).run().ok();
+        assert_eq!(seen, format!(".:\n\n/proc/1/cwd/:\nin {dir}\n"));
         // Nobody else of the host either.
         let other = if who == pontoon_fixtures::lab::Who::User { pontoon_fixtures::lab::Who::Account } else { pontoon_fixtures::lab::Who::User };
         assert!(!world.host().cmd(ask).who(other).run().success());
