@@ -10,6 +10,7 @@ use crate::flow;
 use crate::icmp::RateLimiter;
 use crate::link::Neighbours;
 use crate::packet::{ETHERNET, IpRepr};
+use crate::share::{Shares, Ticket};
 
 /// The surroundings of one call: time, the way out, the host, and what all parts share.
 pub struct Cx<'a, H> {
@@ -27,6 +28,8 @@ pub struct Cx<'a, H> {
     pub neighbours: &'a mut Neighbours,
     /// Buffer for frames of the gateway's making: [`HEADROOM`] + [`pontoon_switch::frame::MAX_FRAME`] bytes.
     pub buf: &'a mut [u8],
+    /// How many host sockets each container may hold.
+    pub shares: &'a mut Shares,
     /// How many ICMP errors each container may be told.
     pub errors: &'a mut RateLimiter,
     /// The next IPv4 identification.
@@ -86,6 +89,18 @@ impl<H> Cx<'_, H> {
         header[6..12].copy_from_slice(&self.config.mac.0);
         header[12..].copy_from_slice(&u16::from(ethertype).to_be_bytes());
         self.out.send(&mut Frame::new(self.buf, frame, end, offload));
+    }
+
+    /// The right to one more host socket for the container at `port`.
+    ///
+    /// # Errors
+    /// [`DropReason::QuotaFull`] if its share is used up; a flow of its own that never saw an answer, or is closing, then
+    /// ends, so that there is room for the next to ask.
+    pub fn ticket(&mut self, port: PortId) -> Result<Ticket, DropReason> {
+        self.shares.ticket(port).ok_or_else(|| {
+            self.flows.make_room(port);
+            DropReason::QuotaFull
+        })
     }
 
     /// Counts a frame from `ingress` that goes no further.

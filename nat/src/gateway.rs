@@ -20,6 +20,7 @@ use crate::icmp::{self, ContainerError, IcmpError};
 use crate::link::{Link, Neighbours};
 use crate::packet::Packet;
 use crate::publish::{RuleId, Transport};
+use crate::share::Shares;
 use crate::slab::Key;
 use crate::udp::Datagram;
 use crate::{tcp, udp};
@@ -91,6 +92,7 @@ struct Shared<H> {
     config: Config,
     neighbours: Neighbours,
     buf: Box<[u8]>,
+    shares: Shares,
     errors: icmp::RateLimiter,
     ident: u16,
 }
@@ -105,6 +107,7 @@ impl<H> Shared<H> {
             config: &self.config,
             neighbours: &mut self.neighbours,
             buf: &mut self.buf,
+            shares: &mut self.shares,
             errors: &mut self.errors,
             ident: &mut self.ident,
         }
@@ -152,6 +155,7 @@ impl<H: Host> Gateway<H> {
                 flows: flow::Table::new(limits, secrets.index),
                 neighbours: Neighbours::default(),
                 buf: vec![0; HEADROOM + MAX_FRAME].into_boxed_slice(),
+                shares: Shares::default(),
                 errors: icmp::RateLimiter::default(),
                 ident: secrets.index.0 as u16,
                 config,
@@ -160,6 +164,11 @@ impl<H: Host> Gateway<H> {
             rules: BTreeMap::new(),
             next_rule: 1,
         }
+    }
+
+    /// Bounds how many host sockets the containers may hold in all; before the first is attached.
+    pub fn limit_sockets(&mut self, limit: u32) {
+        self.shared.shares = Shares::new(limit);
     }
 
     /// The host's sockets.
@@ -197,6 +206,7 @@ impl<H: Host> Gateway<H> {
     /// Forgets the container at `port`: its flows end, what is published of it closes.
     pub fn detach(&mut self, now: Instant, port: PortId, out: &mut dyn Out) {
         self.rules.retain(|_, r| r.port != port);
+        self.shared.shares.detach(port);
         let mut cx = self.shared.cx(now, out);
         self.tcp.detach(&mut cx, port);
         self.udp.detach(&mut cx, port);

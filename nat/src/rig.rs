@@ -73,6 +73,7 @@ pub(crate) struct Rig {
     pub(crate) config: Config,
     pub(crate) neighbours: Neighbours,
     flows: flow::Table,
+    pub(crate) shares: crate::share::Shares,
     errors: RateLimiter,
     buf: Vec<u8>,
     ident: u16,
@@ -91,6 +92,7 @@ impl Rig {
             config: config(),
             neighbours: Neighbours::default(),
             flows: flow::Table::new(limits, (1, 2)),
+            shares: crate::share::Shares::default(),
             errors: RateLimiter::default(),
             buf: vec![0; HEADROOM + MAX_FRAME],
             ident: 0,
@@ -106,6 +108,7 @@ impl Rig {
             config: &self.config,
             neighbours: &mut self.neighbours,
             buf: &mut self.buf,
+            shares: &mut self.shares,
             errors: &mut self.errors,
             ident: &mut self.ident,
         }

@@ -525,6 +525,23 @@ fn a_container_out_of_its_share_is_refused_and_others_go_on() {
 }
 
 #[test]
+fn closed_connections_give_their_share_of_sockets_back() {
+    let mut w = World::plain();
+    w.gateway.limit_sockets(1);
+    for n in 1..6 {
+        let (id, far) = open(&mut w, SERVER);
+        let refused = w.container.tcp_connect(SERVER);
+        w.pass(SECOND / 2);
+        assert_eq!(w.dropped(DropReason::QuotaFull), n);
+        assert_eq!(w.container.take_errors().len(), 1);
+        // It would ask again, and get in.
+        w.container.tcp_abort(refused);
+        upload(&mut w, id, &far, b"alive", 10);
+        close(&mut w, id, &far);
+    }
+}
+
+#[test]
 fn a_host_out_of_descriptors_refuses_and_goes_on() {
     let mut w = World::plain();
     w.gateway.host_mut().tcp.descriptors = Some(2);

@@ -500,6 +500,47 @@ fn the_quota_of_flows_bounds_a_container() {
 }
 
 #[test]
+fn a_greedy_container_leaves_sockets_to_its_neighbour() {
+    let mut w = Wire::plain();
+    w.gateway.limit_sockets(27);
+    for i in 0..40 {
+        w.udp_out(10_000 + i, "198.51.100.10:4000", b"x");
+        let sent: Vec<_> = w.udp().sent.drain(..).collect();
+        for sent in sent {
+            // Answered, so that none may be evicted for another.
+            assert!(w.udp().inject(sent.port, addr("198.51.100.10:4000"), b"y"));
+        }
+        w.settle();
+    }
+    assert_eq!(w.dropped(DropReason::QuotaFull), 16);
+    assert_eq!(w.udp().open(), 24);
+    w.send(B, Wire::from(B, FAR).udp(5000, 4000, b"neighbour"));
+    assert_eq!(w.sent().data, b"neighbour");
+    // A further destination of a socket that is there needs none.
+    assert!(w.udp_out(10_000, "203.0.113.20:4000", b"z").is_empty());
+    w.sent();
+    // When its flows end, it may open others.
+    w.pass(Duration::from_secs(600));
+    assert_eq!(w.udp().open(), 0);
+    assert!(w.udp_out(20_000, "198.51.100.10:4000", b"again").is_empty());
+    w.sent();
+}
+
+#[test]
+fn a_container_at_its_share_of_sockets_loses_what_was_never_answered() {
+    let mut w = Wire::plain();
+    w.gateway.limit_sockets(9);
+    for i in 0..9 {
+        w.udp_out(10_000 + i, "198.51.100.10:4000", b"x");
+    }
+    assert_eq!(w.dropped(DropReason::QuotaFull), 1);
+    assert_eq!(w.udp().open(), 7);
+    w.udp().sent.clear();
+    assert!(w.udp_out(10_008, "198.51.100.10:4000", b"x").is_empty());
+    assert_eq!(w.sent().port, 10_008);
+}
+
+#[test]
 fn an_evicted_flow_takes_its_mapping_along() {
     let mut w = Wire::plain();
     for i in 0..200 {

@@ -14,6 +14,7 @@ use pontoon_switch::port::tap;
 use pontoon_switch::{
     DropCounters, Features, Handle, MacAddr, Network, Policy, PortConfig, PortId, PortStatus, Worker, worker,
 };
+use rustix::process::{Resource, getrlimit};
 
 use super::one;
 use super::protocol::{Command, Counters, Event, FdbEntry, NetworkConfig, PAGE, Reply, Rule};
@@ -46,6 +47,10 @@ impl Wiring {
             .context("cannot make outgoing sockets")?;
         let secrets = Secrets::random().context("cannot get random numbers")?;
         let mut gateway = Gateway::new(config.gateway, host, secrets);
+        if let Some(limit) = getrlimit(Resource::Nofile).current {
+            // What the process has open itself, and the name servers' sockets, come out of the rest.
+            gateway.limit_sockets(u32::try_from(limit - limit / 16).unwrap_or(u32::MAX));
+        }
         for socket in raw {
             gateway
                 .set_raw_socket(socket)

@@ -434,6 +434,11 @@ impl Table {
             })
     }
 
+    /// Ends one flow of `container` that may be evicted, if it has one: something else than this table is full.
+    pub fn make_room(&mut self, container: PortId) {
+        self.evict(Some(container));
+    }
+
     /// Evicts one flow that may go, of `container` if given. False if there is none.
     fn evict(&mut self, container: Option<PortId>) -> bool {
         let victim = State::EVICTION_ORDER.iter().find_map(|&state| {

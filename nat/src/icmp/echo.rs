@@ -19,6 +19,7 @@ use crate::flow::{Direction, Entry, FlowId, NewFlow, Protocol, State, Tuple};
 use crate::fragment;
 use crate::host::{IpVersion, Kind, PingError, PingHost, PingRecv, PingSend, PingSocket, Token};
 use crate::packet::{IpRepr, Packet};
+use crate::share::Ticket;
 use crate::slab::{Key, Slab};
 use crate::sum;
 
@@ -40,6 +41,7 @@ const RAW_V6: u32 = u32::MAX - 1;
 struct Mapping<S> {
     /// Its own socket; `None` if the raw one is used.
     socket: Option<S>,
+    _ticket: Option<Ticket>,
     /// Identifier on the host's side, where the raw socket is used.
     raw_id: u16,
     container: IpAddr,
@@ -253,7 +255,7 @@ impl<H: PingHost> EchoRelay<H> {
             .insert(cx.now, flow)
             .map_err(|reason| (reason, Some(IcmpError::Prohibited)))?;
         if known.is_none()
-            && let Err((reason, error)) = self.open_mapping(cx, key, container, id)
+            && let Err((reason, error)) = self.open_mapping(cx, key, (port, container), id)
         {
             cx.flows.remove(flow);
             return Err((reason, Some(error)));
@@ -268,10 +270,13 @@ impl<H: PingHost> EchoRelay<H> {
         &mut self,
         cx: &mut Cx<'_, H>,
         key: Key,
-        container: IpAddr,
+        (port, container): (PortId, IpAddr),
         id: u16,
     ) -> Result<(), (DropReason, IcmpError)> {
         let version = IpVersion::of(container);
+        let ticket = cx
+            .ticket(port)
+            .map_err(|reason| (reason, IcmpError::Prohibited))?;
         let (socket, raw_id) = match cx.host.ping_open(token(key), version) {
             Ok(socket) => (Some(socket), 0),
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
@@ -292,6 +297,8 @@ impl<H: PingHost> EchoRelay<H> {
             }
         };
         let inserted = self.mappings.insert(Mapping {
+            // The raw socket is one for all.
+            _ticket: socket.is_some().then_some(ticket),
             socket,
             raw_id,
             container,

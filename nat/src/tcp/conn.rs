@@ -18,6 +18,7 @@ use pontoon_switch::Instant;
 
 use super::seq::Seq;
 use crate::flow::{Direction, FlowId, State};
+use crate::share::Ticket;
 
 /// Retransmission time-out before anything is measured (RFC 6298 section 2.1).
 const RTO_INITIAL: Duration = Duration::from_secs(1);
@@ -68,6 +69,8 @@ pub(super) struct Conn<S> {
     pub(super) flow: FlowId,
     /// None only in TimeWait.
     pub(super) socket: Option<S>,
+    /// For the socket, and as long.
+    pub(super) ticket: Option<Ticket>,
     pub(super) container: SocketAddr,
     /// Whom the container talks to, as it sees it.
     pub(super) remote: SocketAddr,
@@ -141,7 +144,7 @@ impl<S> Conn<S> {
     pub(super) fn new(
         now: Instant,
         flow: FlowId,
-        socket: S,
+        (socket, ticket): (S, Option<Ticket>),
         container: SocketAddr,
         remote: SocketAddr,
         phase: Phase,
@@ -150,6 +153,7 @@ impl<S> Conn<S> {
         Self {
             flow,
             socket: Some(socket),
+            ticket,
             container,
             remote,
             alternate: None,
@@ -300,7 +304,7 @@ mod tests {
             index: 0,
             generation: 0,
         };
-        let mut c = Conn::new(Instant::ZERO, flow, (), at, at, Phase::Open, Seq(0));
+        let mut c = Conn::new(Instant::ZERO, flow, ((), None), at, at, Phase::Open, Seq(0));
         assert_eq!(c.rto(), Duration::from_secs(1), "section 2.1");
         c.measured(Duration::from_millis(100));
         assert_eq!(c.rto(), Duration::from_millis(300), "section 2.2: R + 4 R/2");
@@ -321,7 +325,15 @@ mod tests {
             index: 0,
             generation: 0,
         };
-        let mut c = Conn::new(Instant::ZERO, flow, (), at, at, Phase::Open, Seq(u32::MAX - 9));
+        let mut c = Conn::new(
+            Instant::ZERO,
+            flow,
+            ((), None),
+            at,
+            at,
+            Phase::Open,
+            Seq(u32::MAX - 9),
+        );
         // All of 100 bytes was sent, and begins to be sent again.
         c.snd_max = c.snd_una.plus(100);
         c.snd_wnd = 1000;
@@ -349,7 +361,7 @@ mod tests {
         ] {
             for recv in [Recv::Open, Recv::Shut] {
                 for send in [Send::Open, Send::FinSent, Send::FinAcked] {
-                    let mut c = Conn::new(Instant::ZERO, flow, (), at, at, phase, Seq(0));
+                    let mut c = Conn::new(Instant::ZERO, flow, ((), None), at, at, phase, Seq(0));
                     (c.recv, c.send) = (recv, send);
                     if phase == Phase::Open {
                         table += &format!("{recv:?} {send:?}: {}\n", c.state().name());

@@ -115,6 +115,14 @@ impl<H: TcpHost> Relay<H> {
             1,
             (packet.end - packet.ip) as u64,
         );
+        let ticket = match cx.ticket(packet.ingress) {
+            Ok(ticket) => ticket,
+            Err(reason) => {
+                cx.flows.remove(flow);
+                cx.drop(packet.ingress, reason);
+                return icmp::send_error(cx, packet.quoted(frame), None, IcmpError::Prohibited);
+            }
+        };
         let (socket, connect) = match cx
             .host
             .tcp_connect(token(key), SocketAddr::new(address, tuple.dst.port()))
@@ -133,7 +141,15 @@ impl<H: TcpHost> Relay<H> {
             }
         };
         let iss = self.initial_seq(cx.now, tuple.src, tuple.dst);
-        let mut conn = Conn::new(cx.now, flow, socket, tuple.src, tuple.dst, Phase::Connecting, iss);
+        let mut conn = Conn::new(
+            cx.now,
+            flow,
+            (socket, Some(ticket)),
+            tuple.src,
+            tuple.dst,
+            Phase::Connecting,
+            iss,
+        );
         conn.rcv_nxt = seg.seq.plus(1);
         conn.rcv_edge = conn.rcv_nxt;
         adopt_options(&mut conn, cx.config.mtu, seg);
@@ -476,6 +492,7 @@ impl<H: TcpHost> Relay<H> {
         }
         conn.phase = Phase::TimeWait;
         conn.socket = None;
+        conn.ticket = None;
         conn.timer = None;
         self.note_state(cx, key);
     }

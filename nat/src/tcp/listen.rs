@@ -162,9 +162,10 @@ impl<H: TcpHost> Relay<H> {
                 state: State::SynReceived,
                 data: key.index,
             };
-            Ok((cx.flows.insert(cx.now, flow)?, client))
+            let ticket = cx.ticket(port)?;
+            Ok((cx.flows.insert(cx.now, flow)?, client, ticket))
         });
-        let (flow, client) = match opened {
+        let (flow, client, ticket) = match opened {
             Ok(opened) => opened,
             Err(reason) => {
                 cx.out.drop(Some(port), reason);
@@ -172,7 +173,15 @@ impl<H: TcpHost> Relay<H> {
             }
         };
         let iss = self.initial_seq(cx.now, container, client);
-        let mut conn = Conn::new(cx.now, flow, socket, container, client, Phase::SynSent, iss);
+        let mut conn = Conn::new(
+            cx.now,
+            flow,
+            (socket, Some(ticket)),
+            container,
+            client,
+            Phase::SynSent,
+            iss,
+        );
         conn.alternate = alternate;
         conn.timing = Some((iss.plus(1), cx.now));
         conn.mss = link_mss(cx.config.mtu, container);

@@ -164,7 +164,7 @@ mod tests {
             index: 0,
             generation: 0,
         };
-        let conn = Conn::new(rig.now, flow, socket, at, server, Phase::Open, Seq(0));
+        let conn = Conn::new(rig.now, flow, (socket, None), at, server, Phase::Open, Seq(0));
         relay.conns.insert(conn)
     }
 

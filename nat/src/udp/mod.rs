@@ -34,6 +34,7 @@ use pontoon_switch::{DropReason, Instant, PortId, Ready};
 use crate::cx::Cx;
 use crate::flow::{Entry, FlowId};
 use crate::host::{Kind, Token, UdpHost, UdpSocket};
+use crate::share::Ticket;
 use crate::slab::{Key, Slab};
 
 /// Datagrams read of one socket before the others have their turn.
@@ -46,6 +47,7 @@ const READ_FAILURES: usize = 4;
 #[derive(Debug)]
 struct Mapping<S> {
     socket: S,
+    _ticket: Ticket,
     container: SocketAddr,
     port: PortId,
     /// Flows that use it; it goes with the last.

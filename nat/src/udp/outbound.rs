@@ -176,10 +176,10 @@ impl<H: UdpHost> Relay<H> {
         let id = enter(cx, tuple, packet.ingress, key.index)
             .map_err(|reason| (reason, Some(IcmpError::Prohibited)))?;
         if known.is_none()
-            && let Err(error) = self.open_mapping(cx, key, packet, tuple.src)
+            && let Err(why) = self.open_mapping(cx, key, packet, tuple.src)
         {
             cx.flows.remove(id);
-            return Err((reason(&error), IcmpError::from_io(&error)));
+            return Err(why);
         }
         self.hold(key, tuple.dst.ip());
         Ok(id)
@@ -191,10 +191,15 @@ impl<H: UdpHost> Relay<H> {
         key: Key,
         packet: &Packet,
         container: SocketAddr,
-    ) -> io::Result<()> {
-        let socket = open_socket(cx.host, mapping_token(key), container)?;
+    ) -> Result<(), (DropReason, Option<IcmpError>)> {
+        let ticket = cx
+            .ticket(packet.ingress)
+            .map_err(|reason| (reason, Some(IcmpError::Prohibited)))?;
+        let socket = open_socket(cx.host, mapping_token(key), container)
+            .map_err(|error| (reason(&error), IcmpError::from_io(&error)))?;
         let mapping = Mapping {
             socket,
+            _ticket: ticket,
             container,
             port: packet.ingress,
             flows: 0,
