@@ -11,9 +11,9 @@
 
 use std::collections::BTreeSet;
 use std::ffi::CString;
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{Read, Seek};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -57,7 +57,7 @@ pub(crate) fn hide(control: &Path) -> Result<Covers> {
     let mut files = Vec::new();
     for name in OWN_FILES {
         let file = control.join(name);
-        std::fs::write(&file, UNWRITTEN).with_context(|| format!("cannot write {}", file.display()))?;
+        write_for_all(&file, UNWRITTEN).with_context(|| format!("cannot write {}", file.display()))?;
         let target = Path::new("/etc").join(name);
         let covered = match mount_bind(&file, &target) {
             Ok(()) => Ok(()),
@@ -82,6 +82,12 @@ pub(crate) fn hide(control: &Path) -> Result<Covers> {
         control: control.to_owned(),
         files,
     })
+}
+
+/// Writes a file that the container's every user may read, whatever the umask.
+fn write_for_all(file: &Path, text: &[u8]) -> std::io::Result<()> {
+    std::fs::write(file, text)?;
+    std::fs::set_permissions(file, Permissions::from_mode(0o644))
 }
 
 /// Makes `target` in an overlay of the host's `/etc`, of which the host sees nothing, and covers it.
@@ -174,7 +180,7 @@ impl Covers {
         let quiet = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
         mount("pontoon", &self.control, "tmpfs", quiet, c"size=1m,mode=0755")?;
         let file = self.control.join("again");
-        let covered = std::fs::write(&file, &text)
+        let covered = write_for_all(&file, &text)
             .map_err(anyhow::Error::from)
             .and_then(|()| Ok(mount_bind(&file, &*path)?))
             .and_then(|()| Ok(File::open(&file)?));

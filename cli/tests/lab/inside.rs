@@ -33,6 +33,15 @@ each_user! {
 }
 
 each_user! {
+    /// A strict umask keeps the files of `/etc` from no user inside, as apt's or nginx's.
+    fn every_user_inside_may_read_the_files_whatever_the_umask(world, who) {
+        let modes = "umask 077; exec pontoon run -- stat -c %a /etc/resolv.conf /etc/hosts /etc/hostname";
+        let done = world.host().cmd(["sh", "-c", modes]).who(who).run();
+        assert_eq!(done.ok(), "644\n644\n644\n");
+    }
+}
+
+each_user! {
     fn options_shape_it(world, who) {
         let c = start(world, who, "c", &[
             "--subnet", "10.77.0.0/16", "--gateway", "10.77.0.254", "--ip", "10.77.3.4",
