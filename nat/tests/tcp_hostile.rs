@@ -94,7 +94,6 @@ impl Hostile {
                     &[2, 4, 0, 28, 1, 3, 3, 14]
                 },
                 data: &data,
-                ..Tcp::default()
             });
         let offload = Offload {
             checksum: Checksum::Valid,
