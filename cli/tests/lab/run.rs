@@ -16,7 +16,8 @@ each_user! {
             .cmd(["sh", "-c", "cd /tmp/page && exec pontoon run -p 8080:80 -- python3 -m http.server 80"])
             .who(who)
             .spawn();
-        for url in ["http://127.0.0.1:8080/", "http://192.0.2.1:8080/"] {
+        // That server listens on IPv4 only; a client of `localhost` over IPv6 is led there all the same.
+        for url in ["http://127.0.0.1:8080/", "http://[::1]:8080/", "http://192.0.2.1:8080/"] {
             wait_for(url, Duration::from_secs(15), || {
                 if let Some(status) = run.poll() {
                     panic!("ended with {status}:\n{}{}", run.stdout(), run.stderr());

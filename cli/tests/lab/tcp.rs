@@ -167,3 +167,38 @@ each_user! {
         }
     }
 }
+
+each_user! {
+    /// `--outbound` says which of the host's addresses the world sees, of TCP and UDP, for each family.
+    fn the_source_address_can_be_chosen(world, who) {
+        let [_tcp, _udp] = server_peers(world);
+        world.host().sh("ip addr add 192.0.2.7/24 dev up0; ip addr add 2001:db8:1::7/64 dev up0 nodad");
+        let c = start(world, who, "c", &["--outbound", "192.0.2.7", "--outbound", "2001:db8:1::7"]);
+        for (to, seen) in server_at(9000).iter().zip(["192.0.2.7:", "[2001:db8:1::7]:"]) {
+            for kind in [&["tcp", to, "who"][..], &["udp-ask", to]] {
+                let answer = c.cmd(["lab-peer"]).args(kind).run().ok();
+                assert!(answer.starts_with(seen), "{kind:?}: {answer}");
+            }
+        }
+        let by_name = start(world, who, "d", &["--outbound", "up0"]);
+        assert!(by_name.run(["lab-peer", "tcp", "198.51.100.10:9000", "who"]).starts_with("192.0.2."));
+    }
+}
+
+each_user! {
+    /// A container at its bound of flows gets no more, which is counted; what it has goes on.
+    fn flows_of_a_container_are_bounded(world, who) {
+        let [_tcp, _udp] = server_peers(world);
+        let c = start(world, who, "c", &["--max-flows-per-container", "20"]);
+        let mut held = c.cmd(["sh", "-c", "sleep 4 | lab-peer tcp-hold 20 198.51.100.10:9000"]).spawn();
+        held.wait_for("holding");
+        let done = c.cmd(["lab-peer", "tcp", "198.51.100.10:9000", "who"]).limit(2).run();
+        assert!(!done.success(), "{done}");
+        let stats = c.pontoon(["stats", "--json"]).run().ok();
+        assert!(stats.contains("quota-full"), "{stats}");
+        assert!(held.end(Duration::from_secs(15)).ok().contains("all 20 alive"));
+        wait_for("room again", Duration::from_secs(10), || {
+            c.cmd(["lab-peer", "tcp", "198.51.100.10:9000", "who"]).limit(5).run().success().then_some(())
+        });
+    }
+}
