@@ -30,7 +30,7 @@ pub(crate) const PEERS: &[Peer] = &[
 pub(crate) struct Running<'w> {
     world: &'w World,
     pid: u32,
-    _procs: Vec<Proc>,
+    procs: Vec<Proc>,
 }
 
 impl<'w> Running<'w> {
@@ -45,7 +45,7 @@ fn pontoon(world: &World, mtu: u32) -> Running<'_> {
     Running {
         world,
         pid: c.pid,
-        _procs: vec![c.run],
+        procs: vec![c.run],
     }
 }
 
@@ -66,7 +66,7 @@ fn slirp4netns(world: &World, mtu: u32) -> Running<'_> {
     up(Running {
         world,
         pid,
-        _procs: vec![slirp, holder],
+        procs: vec![slirp, holder],
     })
 }
 
@@ -88,11 +88,11 @@ fn pasta(world: &World, mtu: u32) -> Running<'_> {
     up(Running {
         world,
         pid,
-        _procs: vec![pasta, holder],
+        procs: vec![pasta, holder],
     })
 }
 
-/// A process of the ordinary user in user and network namespaces of its own, and its number in the world.
+/// A process of the ordinary user in namespaces of its own, as `Cmd::inside` enters them, and its number in the world.
 fn namespace(world: &World) -> (Proc, u32) {
     let mut holder = world
         .host()
@@ -101,9 +101,13 @@ fn namespace(world: &World) -> (Proc, u32) {
             "-Urn",
             "--mount",
             "--uts",
+            "--pid",
+            "--fork",
+            "--kill-child",
             "sh",
             "-c",
-            "echo pid $$; exec sleep 100000",
+            // Its number outside: /proc is still the world's.
+            "read -r pid rest < /proc/self/stat; echo pid $pid; exec sleep 100000",
         ])
         .who(Who::User)
         .spawn();
@@ -116,8 +120,16 @@ fn namespace(world: &World) -> (Proc, u32) {
 }
 
 /// Waits for a default route: the stack is up.
-fn up(running: Running<'_>) -> Running<'_> {
+fn up(mut running: Running<'_>) -> Running<'_> {
     wait_for("a default route", Duration::from_secs(10), || {
+        if let Some(status) = running.procs[0].poll() {
+            let stack = &mut running.procs[0];
+            panic!(
+                "the stack ended with {status}:\n{}{}",
+                stack.stdout(),
+                stack.stderr()
+            );
+        }
         running
             .cmd(&["ip", "route"])
             .run()
