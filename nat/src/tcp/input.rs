@@ -316,7 +316,7 @@ impl<H: TcpHost> Relay<H> {
             return;
         };
         let window = u32::from(seg.window) << conn.snd_scale;
-        if window == 0 && conn.snd_wnd == 0 && seg.ack == conn.snd_una {
+        if window == 0 && conn.snd_wnd == 0 && seg.ack == conn.snd_una && conn.has_more() {
             // An answer to a probe: the next ones are still ever farther apart (RFC 9293 section 3.8.6.1), but go on as long
             // as they are answered.
             conn.tries = conn.tries.min(timer::PROBE_BACKOFF);
