@@ -106,6 +106,9 @@ pub(crate) enum Command {
 Without --network the container gets a private network named after it, which lives until its last container ends. \
 The options under \"Network\" describe that network and cannot be given for one that is already running.
 
+The exit status is the command's, or 128 and the number of the signal that killed it; 126 and 127 for a command that cannot \
+be executed or is not there, 125 if `run` itself fails.
+
 What `run` does not isolate: files. The command sees the host's files, with the rights of the user who started it; \
 only /etc/resolv.conf, /etc/hosts, /etc/hostname and the directory of the control sockets are covered.
 

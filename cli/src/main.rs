@@ -40,7 +40,12 @@ fn main() -> ExitCode {
         Some("__packet") => helper(packet::main),
         Some("__attach") => helper(attach::main),
         Some("__init") => init(arguments.collect()),
-        Some(_) | None => return dispatch(&args::Cli::parse().command),
+        Some(_) | None => {
+            return match args::Cli::try_parse() {
+                Ok(cli) => dispatch(&cli.command),
+                Err(e) => misused(&e),
+            };
+        }
     };
     match result {
         Ok(code) => code.into(),
@@ -48,6 +53,19 @@ fn main() -> ExitCode {
             eprintln!("pontoon: {e:#}");
             ExitCode::from(init::OURS)
         }
+    }
+}
+
+/// Says what is wrong with the arguments, or gives the help that they ask for. `run` keeps the low statuses for its command.
+fn misused(error: &clap::Error) -> ExitCode {
+    // Nobody to read it is no reason to fail otherwise.
+    let _ = error.print();
+    if !error.use_stderr() {
+        ExitCode::SUCCESS
+    } else if std::env::args_os().nth(1).is_some_and(|first| first == "run") {
+        ExitCode::from(init::OURS)
+    } else {
+        ExitCode::from(2)
     }
 }
 

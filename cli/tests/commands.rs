@@ -89,6 +89,36 @@ fn what_is_not_there_is_named() {
 }
 
 #[test]
+fn misuse_of_run_has_a_status_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    for (arguments, status) in [
+        (&["run", "--bogus"][..], 125),
+        (&["run", "--mtu", "67", "--", "true"], 125),
+        (&["run", "--network", "nosuch", "--", "true"], 125),
+        (&["ps", "--bogus"], 2),
+        (&["bogus"], 2),
+        (&["run", "--help"], 0),
+        (&["--version"], 0),
+    ] {
+        let output = pontoon(dir.path(), arguments);
+        assert_eq!(output.status.code(), Some(status), "{arguments:?}: {output:?}");
+        assert_eq!(output.stderr.is_empty(), status == 0, "{arguments:?}: {output:?}");
+    }
+}
+
+#[test]
+fn a_path_too_long_for_a_socket_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let deep = dir.path().join("d".repeat(100));
+    let output = pontoon(&deep, &["run", "--", "true"]);
+    assert_eq!(output.status.code(), Some(125), "{output:?}");
+    assert!(text(&output.stderr).contains("longer than"), "{output:?}");
+    fs::create_dir(&deep).unwrap();
+    pontoon(&deep, &["run", "--", "true"]);
+    assert_eq!(fs::read_dir(&deep).unwrap().count(), 0);
+}
+
+#[test]
 fn a_directory_that_others_can_enter_is_refused() {
     use std::os::unix::fs::DirBuilderExt;
     let dir = tempfile::tempdir().unwrap();

@@ -33,16 +33,18 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
     args.check()?;
     let command = command(args)?;
     let signals = Signals::take(&FORWARDED_AND_CHILD).context("cannot take over signals")?;
+    let name = args.name.clone().unwrap_or_else(made_up_name);
+    let network = args.network.clone().unwrap_or_else(|| name.clone());
+    // Judged before the directory is made: bad input leaves nothing behind.
+    control::socket_path(&control::control_dir()?, &network)?;
     let directory = control::create_control_dir()?;
     control::sweep(&directory);
-    let name = args.name.clone().unwrap_or_else(made_up_name);
     let capture = args
         .capture
         .clone()
         .map(std::path::absolute)
         .transpose()
         .context("cannot tell where --capture is")?;
-    let network = args.network.clone().unwrap_or_else(|| name.clone());
     let front = match &args.network {
         Some(_) => None,
         None => Some(front::start(&plan(args, &name, directory.clone())?)?),

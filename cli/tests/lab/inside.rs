@@ -35,6 +35,7 @@ each_user! {
 each_user! {
     /// A strict umask keeps the files of `/etc` from no user inside, as apt's or nginx's.
     fn every_user_inside_may_read_the_files_whatever_the_umask(world, who) {
+        require("stat");
         let modes = "umask 077; exec pontoon run -- stat -c %a /etc/resolv.conf /etc/hosts /etc/hostname";
         let done = world.host().cmd(["sh", "-c", modes]).who(who).run();
         assert_eq!(done.ok(), "644\n644\n644\n");
