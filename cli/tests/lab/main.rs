@@ -10,6 +10,8 @@ macro_rules! each_user {
     ($(#[doc = $doc:literal])* fn $name:ident($world:ident, $who:ident) $body:block) => {
         $(#[doc = $doc])*
         mod $name {
+            // A body may need none of them.
+            #[allow(unused_imports)]
             use super::*;
             fn body($world: &pontoon_fixtures::lab::World, $who: pontoon_fixtures::lab::Who) $body
             #[test]
@@ -87,6 +89,25 @@ fn container_peers(c: &Container<'_>) -> [Proc; 2] {
     let mut tcp = tcp;
     tcp.wait_for("listening");
     [tcp, udp]
+}
+
+/// Bit/s that arrived, as iperf3 in `c` reports. A server that is not yet done with the test before is asked again; a
+/// run that failed otherwise is a failure.
+fn iperf3(c: &Container<'_>, args: &[&str]) -> f64 {
+    for _ in 0..20 {
+        let report = c.cmd(["iperf3", "-t1", "-J"]).args(args).run();
+        let parsed: serde_json::Value = serde_json::from_slice(&report.stdout).unwrap_or_default();
+        match parsed["error"].as_str() {
+            Some(e) if e.contains("busy") => std::thread::sleep(std::time::Duration::from_millis(100)),
+            Some(e) => panic!("{args:?}: {e}: {report}"),
+            None => {
+                return parsed["end"]["sum_received"]["bits_per_second"]
+                    .as_f64()
+                    .unwrap_or_else(|| panic!("{report}"));
+            }
+        }
+    }
+    panic!("{args:?}: the server stays busy")
 }
 
 /// A container with options, started by `who`.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pontoon_fixtures::lab::{require, wait_for};
 
-use crate::{PLAIN, start};
+use crate::{PLAIN, iperf3, start};
 
 each_user! {
     /// The README's first command.
@@ -67,8 +67,7 @@ each_user! {
             let to6 = a.ip6.expect("IPv6").to_string();
             wait_for("iperf3", Duration::from_secs(5), || a.run(["ss", "-ltnH"]).contains(":5201").then_some(()));
             for extra in [&["-c", &to][..], &["-c", &to, "-R"], &["-c", &to6], &["-c", &to6, "-R"]] {
-                let report = b.cmd(["iperf3", "-t1", "-J"]).args(extra).run().json();
-                let bits = report["end"]["sum_received"]["bits_per_second"].as_f64().unwrap_or(0.0);
+                let bits = iperf3(&b, extra);
                 assert!(bits > 1e8, "{extra:?} at MTU {mtu}: {bits} bit/s");
             }
             let udp = b.cmd(["iperf3", "-t1", "-J", "-u", "-b", "20M", "-c", &to]).run().json();
@@ -90,8 +89,7 @@ each_user! {
             &["-c", "2001:db8:2::10", "-R"],
             &["-c", "198.51.100.10", "-P4"],
         ] {
-            let report = c.cmd(["iperf3", "-t1", "-J"]).args(extra).run().json();
-            let bits = report["end"]["sum_received"]["bits_per_second"].as_f64().unwrap_or(0.0);
+            let bits = iperf3(&c, extra);
             assert!(bits > 1e8, "{extra:?}: {bits} bit/s");
         }
     }
