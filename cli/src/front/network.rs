@@ -15,6 +15,7 @@ use pontoon_nat::config::{Config, Filtering, HostLoopback, LinkLocal, Subnet4, S
 use pontoon_nat::publish::{PublishSpec, Transport};
 use pontoon_switch::MacAddr;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
 use rustix::process::{Pid, PidfdFlags, Resource, getrlimit, pidfd_open};
 
 use super::Plan;
@@ -728,11 +729,16 @@ impl<'p> CaptureFile<'p> {
                 new: Some(path),
             }),
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+                // A pipe that nobody reads would hold everybody up: it is refused at once. One that is read is written to
+                // as a file is.
                 let file = options
                     .create_new(false)
                     .truncate(true)
+                    .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
                     .open(path)
                     .with_context(what)?;
+                let flags = rustix::fs::fcntl_getfl(&file).with_context(what)?;
+                rustix::fs::fcntl_setfl(&file, flags - OFlags::NONBLOCK).with_context(what)?;
                 Ok(Self { file, new: None })
             }
             Err(e) => Err(e).with_context(what),

@@ -104,6 +104,24 @@ each_user! {
     }
 }
 
+each_user! {
+    fn a_capture_into_a_pipe_needs_a_reader(world, who) {
+        require("tcpdump");
+        world.host().sh("mkfifo -m 666 /tmp/pipe");
+        let run = ["pontoon", "run", "--capture", "/tmp/pipe", "--", "ping", "-n", "-c1", "-W2", "2001:db8:2::10"];
+        let refused = world.host().cmd(run).who(who).limit(5).run();
+        assert_eq!(refused.code(), Some(125), "{refused}");
+        assert!(refused.errors().contains("cannot write the capture file /tmp/pipe"), "{refused}");
+        let reader = world.host().cmd(["tcpdump", "-n", "-r", "/tmp/pipe"]).spawn();
+        // Whoever reads has opened it a moment later.
+        pontoon_fixtures::lab::wait_for("a reader", std::time::Duration::from_secs(5), || {
+            world.host().cmd(run).who(who).run().success().then_some(())
+        });
+        let shown = reader.end(std::time::Duration::from_secs(5)).text();
+        assert!(shown.contains("ICMP6, echo reply") || shown.contains("echo request"), "{shown}");
+    }
+}
+
 /// nginx as its own root, with workers of another user, where there are ids to give.
 #[test]
 fn nginx_runs_inside_with_subordinate_ids() {
