@@ -12,10 +12,12 @@
 //! an entry to the tail, expiring takes from the head: both O(1) whatever the table's size. To keep the lists off the
 //! way of each frame, an entry is moved at most once a second; it therefore lives at least its timeout and at most a second more.
 //!
-//! The table is bounded as a whole and for each container. When a bound is met, closing flows go first, then half-open ones,
+//! The table is bounded as a whole and for each container; an entry is in a second list, of its state and container, for
+//! the latter's sake. When a bound is met, closing flows go first, then half-open ones,
 //! then those that never saw an answer; an established flow is never evicted. What was evicted or has expired is
 //! handed to the gateway ([`Table::pop_ended`]), which tells the relay that owns it.
 
+mod list;
 mod state;
 mod tuple;
 mod view;
@@ -34,16 +36,11 @@ pub use state::State;
 pub use tuple::{Direction, Protocol, Tuple};
 pub use view::{Counters, FlowView};
 
+use list::{Kind, Link, List, NIL};
 use tuple::Packed;
 
 /// An entry moves in its expiry list at most this often.
 const TOUCH_GRAIN: Duration = Duration::from_secs(1);
-
-/// How many entries of a class are looked at for one of a given container to evict.
-const EVICTION_SEARCH: usize = 64;
-
-/// End of a list.
-const NIL: u32 = u32::MAX;
 
 /// In an index record: the tuple is the reply's.
 const REPLY_BIT: u32 = 1 << 31;
@@ -95,8 +92,7 @@ pub struct Entry {
     /// When it was made, in seconds.
     created: u32,
     generation: u32,
-    prev: u32,
-    next: u32,
+    links: [Link; 2],
     container: PortId,
     data: u32,
     protocol: Protocol,
@@ -163,10 +159,11 @@ impl Entry {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-struct List {
-    head: u32,
-    tail: u32,
+/// What a container has in the table.
+#[derive(Clone, Copy, Debug, Default)]
+struct Share {
+    len: u32,
+    lists: [List; State::ALL.len()],
 }
 
 /// Every flow of a gateway.
@@ -179,7 +176,7 @@ pub struct Table {
     key: (u64, u64),
     lists: [List; State::ALL.len()],
     counts: [u32; State::ALL.len()],
-    containers: HashMap<PortId, u32>,
+    containers: HashMap<PortId, Share>,
     ended: Vec<(FlowId, Entry)>,
     limits: Limits,
 }
@@ -197,7 +194,7 @@ impl Table {
             len: 0,
             index: HashTable::new(),
             key,
-            lists: [List { head: NIL, tail: NIL }; State::ALL.len()],
+            lists: [List::default(); State::ALL.len()],
             counts: [0; State::ALL.len()],
             containers: HashMap::new(),
             ended: Vec::new(),
@@ -222,7 +219,7 @@ impl Table {
 
     /// Flows of `container` now.
     pub fn container_len(&self, container: PortId) -> u32 {
-        self.containers.get(&container).copied().unwrap_or(0)
+        self.containers.get(&container).map_or(0, |share| share.len)
     }
 
     /// How many flows are in each state, in the order of [`State::ALL`], leaving out states without any.
@@ -299,8 +296,7 @@ impl Table {
             touched: now.micros(),
             created: (now.millis() / 1000) as u32,
             generation,
-            prev: NIL,
-            next: NIL,
+            links: [Link::NONE; 2],
             container: new.container,
             data: new.data,
             protocol,
@@ -316,7 +312,7 @@ impl Table {
         self.link(index);
         self.len += 1;
         self.counts[new.state as usize] += 1;
-        *self.containers.entry(new.container).or_insert(0) += 1;
+        self.containers.entry(new.container).or_default().len += 1;
         Ok(FlowId { index, generation })
     }
 
@@ -373,13 +369,13 @@ impl Table {
         let entry = e.clone();
         e.used = false;
         e.generation = e.generation.wrapping_add(1);
-        e.next = self.free;
+        e.links[0].next = self.free;
         self.free = index;
         self.len -= 1;
         self.counts[entry.state as usize] -= 1;
-        if let Some(n) = self.containers.get_mut(&entry.container) {
-            *n -= 1;
-            if *n == 0 {
+        if let Some(share) = self.containers.get_mut(&entry.container) {
+            share.len -= 1;
+            if share.len == 0 {
                 self.containers.remove(&entry.container);
             }
         }
@@ -441,23 +437,19 @@ impl Table {
 
     /// Evicts one flow that may go, of `container` if given. False if there is none.
     fn evict(&mut self, container: Option<PortId>) -> bool {
-        let victim = State::EVICTION_ORDER.iter().find_map(|&state| {
-            let mut at = self.lists[state as usize].head;
-            let mut looked = 0;
-            while let Some(e) = self.entries.get(at as usize) {
-                if container.is_none_or(|c| c == e.container) {
-                    return Some(FlowId {
-                        index: at,
-                        generation: e.generation,
-                    });
-                }
-                looked += 1;
-                if looked == EVICTION_SEARCH {
-                    return None;
-                }
-                at = e.next;
-            }
-            None
+        let lists = match container {
+            None => Some(&self.lists),
+            Some(c) => self.containers.get(&c).map(|share| &share.lists),
+        };
+        let victim = lists.and_then(|lists| {
+            State::EVICTION_ORDER.iter().find_map(|&state| {
+                let index = lists[state as usize].head;
+                let e = self.entries.get(index as usize)?;
+                Some(FlowId {
+                    index,
+                    generation: e.generation,
+                })
+            })
         });
         let Some(id) = victim else { return false };
         if let Some(entry) = self.remove(id) {
@@ -469,7 +461,7 @@ impl Table {
     fn claim(&mut self) -> u32 {
         if self.free != NIL {
             let index = self.free;
-            self.free = self.entries[index as usize].next;
+            self.free = self.entries[index as usize].links[0].next;
             return index;
         }
         self.entries.push(Entry {
@@ -480,8 +472,7 @@ impl Table {
             touched: 0,
             created: 0,
             generation: 0,
-            prev: NIL,
-            next: NIL,
+            links: [Link::NONE; 2],
             container: PortId(0),
             data: 0,
             protocol: Protocol::Tcp,
@@ -493,37 +484,20 @@ impl Table {
         self.entries.len() as u32 - 1
     }
 
-    /// Appends the entry to the list of its state.
+    /// Appends the entry to the lists of its state.
     fn link(&mut self, index: u32) {
-        let list = &mut self.lists[self.entries[index as usize].state as usize];
-        let tail = std::mem::replace(&mut list.tail, index);
-        if tail == NIL {
-            list.head = index;
-        } else {
-            self.entries[tail as usize].next = index;
-        }
-        let e = &mut self.entries[index as usize];
-        e.prev = tail;
-        e.next = NIL;
+        let Entry { state, container, .. } = self.entries[index as usize];
+        self.lists[state as usize].append(Kind::State, &mut self.entries, index);
+        let share = self.containers.entry(container).or_default();
+        share.lists[state as usize].append(Kind::Container, &mut self.entries, index);
     }
 
-    /// Takes the entry out of the list of its state.
+    /// Takes the entry out of the lists of its state.
     fn unlink(&mut self, index: u32) {
-        let Entry {
-            prev, next, state, ..
-        } = self.entries[index as usize];
-        let list = &mut self.lists[state as usize];
-        if prev == NIL {
-            list.head = next;
-        }
-        if next == NIL {
-            list.tail = prev;
-        }
-        if prev != NIL {
-            self.entries[prev as usize].next = next;
-        }
-        if next != NIL {
-            self.entries[next as usize].prev = prev;
+        let Entry { state, container, .. } = self.entries[index as usize];
+        self.lists[state as usize].take_out(Kind::State, &mut self.entries, index);
+        if let Some(share) = self.containers.get_mut(&container) {
+            share.lists[state as usize].take_out(Kind::Container, &mut self.entries, index);
         }
     }
 

@@ -163,6 +163,22 @@ fn a_full_share_evicts_closing_then_half_open_flows_of_the_same_container_only()
 }
 
 #[test]
+fn a_flow_to_evict_is_found_however_many_others_have() {
+    let mut t = table(10_000, 2_000);
+    for n in 0..1_999 {
+        t.insert(Instant::ZERO, new(n, B, State::TimeWait)).unwrap();
+    }
+    let own = t.insert(Instant::ZERO, new(3_000, A, State::TimeWait)).unwrap();
+    for n in 0..1_999 {
+        t.insert(Instant::ZERO, new(4_000 + n, A, State::Established))
+            .unwrap();
+    }
+    t.insert(Instant::ZERO, new(9_000, A, State::Established))
+        .unwrap();
+    assert_eq!(t.pop_ended(Instant::ZERO).map(|(id, _)| id), Some(own));
+}
+
+#[test]
 fn a_full_table_refuses_rather_than_evict_an_established_flow() {
     let mut t = table(2, 10);
     t.insert(Instant::ZERO, new(1, A, State::Established)).unwrap();
@@ -228,19 +244,23 @@ proptest! {
             for (id, e) in t.iter_from(0) {
                 prop_assert_eq!(t.lookup(&e.tuple()), Some((id, Direction::Original)));
             }
+            let all = [(Kind::State, &t.lists)];
+            let own = t.containers.values().map(|share| (Kind::Container, &share.lists));
             let mut linked = 0;
-            for list in t.lists {
+            for (kind, list) in all.into_iter().chain(own).flat_map(|(k, lists)| lists.iter().map(move |l| (k, l))) {
                 let (mut at, mut last) = (list.head, (NIL, 0));
                 while at != NIL {
                     let e = &t.entries[at as usize];
-                    prop_assert!(e.used && e.prev == last.0 && e.touched >= last.1);
+                    let link = e.links[kind as usize];
+                    prop_assert!(e.used && link.prev == last.0 && e.touched >= last.1);
                     last = (at, e.touched);
-                    at = e.next;
+                    at = link.next;
                     linked += 1;
                 }
                 prop_assert_eq!(list.tail, last.0);
             }
-            prop_assert_eq!(linked, t.len());
+            prop_assert_eq!(t.containers.values().map(|s| s.len as usize).sum::<usize>(), t.len());
+            prop_assert_eq!(linked, 2 * t.len());
         }
     }
 }
