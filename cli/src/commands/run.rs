@@ -11,12 +11,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
+use pontoon_nat::config::{Filtering, LinkLocal};
 use pontoon_switch::sys::process::{Received, Signals};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal, WaitOptions};
 
 use crate::api::{AttachRequest, ContainerInfo, NetworkInfo};
-use crate::args::RunArgs;
+use crate::args::{RunArgs, UdpFiltering};
 use crate::client::Endpoint;
 use crate::control;
 use crate::fdsock::FdSocket;
@@ -143,6 +144,15 @@ fn plan(args: &RunArgs, name: &str, directory: PathBuf) -> Result<Plan> {
         dns: args.dns.clone(),
         search: args.dns_search.clone(),
         host_loopback: args.host_loopback,
+        link_local: if args.link_local {
+            LinkLocal::Allowed
+        } else {
+            LinkLocal::Refused
+        },
+        filtering: match args.udp_filtering {
+            UdpFiltering::Address => Filtering::AddressDependent,
+            UdpFiltering::Endpoint => Filtering::EndpointIndependent,
+        },
         outbound: outbound::resolve(&args.outbound)?,
         max_flows: args.max_flows,
         max_flows_per_container: args.flows_per_container(),

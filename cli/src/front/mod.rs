@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use ipnet::{Ipv4Net, Ipv6Net};
-use pontoon_nat::config::Outbound;
+use pontoon_nat::config::{Filtering, LinkLocal, Outbound};
 use pontoon_switch::sys::fd;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use serde::{Deserialize, Serialize};
@@ -66,6 +66,10 @@ pub(crate) struct Plan {
     pub(crate) search: Vec<String>,
     /// Whether the gateway leads to the host's loopback.
     pub(crate) host_loopback: bool,
+    /// Whether link-local addresses can be reached.
+    pub(crate) link_local: LinkLocal,
+    /// Who may answer a container's UDP port.
+    pub(crate) filtering: Filtering,
     /// Where outgoing sockets are bound.
     pub(crate) outbound: Outbound,
     /// Bound on flows.

@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow, bail};
 use ipnet::IpNet;
-use pontoon_nat::config::{Config, Filtering, HostLoopback, LinkLocal, Subnet4, Subnet6};
+use pontoon_nat::config::{Config, HostLoopback, Subnet4, Subnet6};
 use pontoon_nat::publish::{PublishSpec, Transport};
 use pontoon_switch::MacAddr;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -156,8 +156,8 @@ impl Network {
             } else {
                 HostLoopback::Unreachable
             },
-            link_local: LinkLocal::Refused,
-            filtering: Filtering::AddressDependent,
+            link_local: self.plan.link_local,
+            filtering: self.plan.filtering,
             max_flows: self.plan.max_flows,
             max_flows_per_container: self.plan.max_flows_per_container,
         }

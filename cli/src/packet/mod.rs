@@ -9,6 +9,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use pontoon_switch::sys::process::Signals;
+use rustix::process::Signal;
 
 use crate::fdsock::FdSocket;
 use crate::front::raise_open_files;
@@ -26,6 +28,8 @@ pub(crate) fn main() -> Result<()> {
     let mut socket = FdSocket::from_stdin().context("the packet process is started by pontoon itself")?;
     rustix::stdio::dup2_stdin(&std::fs::File::open("/dev/null")?)?;
     raise_open_files();
+    // A capture that meets a limit of file sizes is to fail with an error, not to end the network.
+    Signals::take(&[Signal::XFSZ.as_raw()]).context("cannot block signals")?;
     let Some((Command::Configure(config), raw)) = socket.recv::<Command>()? else {
         bail!("the first command is to configure");
     };

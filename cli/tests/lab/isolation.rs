@@ -92,6 +92,8 @@ each_user! {
         assert!(!done.success() && done.text().is_empty(), "{done}");
         let stats = c.pontoon(["stats", "--json"]).run().ok();
         assert!(stats.contains("forbidden"), "{stats}");
+        let told = start(world, who, "told", &["--link-local"]);
+        assert_eq!(told.run(["curl", "-sS", "-m5", url]), "hello from server\n");
     }
 }
 

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use pontoon_fixtures::lab::{Container, World};
+
 use crate::{PLAIN, container_peers, server_at, server_peers, start};
 
 each_user! {
@@ -46,31 +48,56 @@ each_user! {
     }
 }
 
+/// What a mapping of `c` hears, after `c` has sent to the server: from another port of that, and from a stranger.
+fn heard(world: &World, c: &Container<'_>) -> String {
+    let mut mapped = c
+        .cmd(["lab-peer", "udp-mapped", "198.51.100.10:9000", "3"])
+        .spawn();
+    mapped.wait_for("mapped");
+    let mut external = String::new();
+    pontoon_fixtures::lab::wait_for("the mapping", Duration::from_secs(5), || {
+        let said = mapped.stdout();
+        external = said
+            .lines()
+            .find_map(|l| l.strip_prefix("mapped "))
+            .filter(|_| said.ends_with('\n'))?
+            .to_owned();
+        Some(())
+    });
+    let external: SocketAddr = external.parse().expect("an address");
+    let to = external.to_string();
+    world
+        .server()
+        .run(["lab-peer", "udp-say", "7777", &to, "same address, other port"]);
+    // From `far`, which the container has not spoken to.
+    world
+        .far()
+        .run(["lab-peer", "udp-say", "9000", &to, "a stranger"]);
+    mapped.end(Duration::from_secs(10)).ok()
+}
+
 each_user! {
     /// RFC 4787 REQ-8: the mapping takes datagrams from an address the container has sent to, from any of its ports,
     /// and from no other.
     fn filtering_is_address_dependent(world, who) {
         let [_tcp, _udp] = server_peers(world);
         let c = start(world, who, "c", &PLAIN);
-        let mut mapped = c.cmd(["lab-peer", "udp-mapped", "198.51.100.10:9000", "3"]).spawn();
-        mapped.wait_for("mapped");
-        let mut external = String::new();
-        pontoon_fixtures::lab::wait_for("the mapping", Duration::from_secs(5), || {
-            let said = mapped.stdout();
-            external = said.lines().find_map(|l| l.strip_prefix("mapped ")).filter(|_| said.ends_with('\n'))?.to_owned();
-            Some(())
-        });
-        let external: SocketAddr = external.parse().expect("an address");
-        let to = external.to_string();
-        world.server().run(["lab-peer", "udp-say", "7777", &to, "same address, other port"]);
-        // From `far`, which the container has not spoken to.
-        world.far().run(["lab-peer", "udp-say", "9000", &to, "a stranger"]);
-        let done = mapped.end(Duration::from_secs(10));
-        let said = done.ok();
+        let said = heard(world, &c);
         assert!(said.contains("198.51.100.10:7777 same address, other port"), "{said}");
         assert!(!said.contains("a stranger"), "{said}");
         let stats = c.pontoon(["stats", "--json"]).run().ok();
         assert!(stats.contains("filtered"), "the drop is counted by its reason: {stats}");
+    }
+}
+
+each_user! {
+    /// RFC 4787 REQ-8: endpoint-independent filtering by choice.
+    fn filtering_is_endpoint_independent_by_choice(world, who) {
+        let [_tcp, _udp] = server_peers(world);
+        let c = start(world, who, "c", &["--udp-filtering", "endpoint"]);
+        let said = heard(world, &c);
+        assert!(said.contains("198.51.100.10:7777 same address, other port"), "{said}");
+        assert!(said.contains("a stranger"), "{said}");
     }
 }
 
