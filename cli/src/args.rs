@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::{Result, bail, ensure};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::{Ipv4Net, Ipv6Net};
 use pontoon_nat::publish::{PublishSpec, Transport};
 use pontoon_switch::MacAddr;
@@ -93,6 +93,15 @@ pub(crate) enum Command {
         #[arg(long)]
         tap: bool,
     },
+}
+
+/// Who may answer a container's UDP port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum UdpFiltering {
+    /// Any port of an address that the container has sent to
+    Address,
+    /// Anyone who knows the port
+    Endpoint,
 }
 
 /// `pontoon run`.
@@ -191,6 +200,21 @@ pub(crate) struct RunArgs {
     /// Let the gateway's address lead to the host's 127.0.0.1
     #[arg(long, help_heading = "Network", conflicts_with = "network")]
     pub(crate) host_loopback: bool,
+
+    /// Let containers reach link-local addresses, cloud metadata at 169.254.169.254 among them
+    #[arg(long, help_heading = "Network", conflicts_with = "network")]
+    pub(crate) link_local: bool,
+
+    /// Who may answer a container's UDP port (RFC 4787, section 5)
+    #[arg(
+        long,
+        value_name = "WHO",
+        value_enum,
+        default_value_t = UdpFiltering::Address,
+        help_heading = "Network",
+        conflicts_with = "network"
+    )]
+    pub(crate) udp_filtering: UdpFiltering,
 
     /// Source of outgoing connections: an address (one for each family) or an interface of the host; repeatable
     #[arg(
