@@ -129,8 +129,6 @@ pub(super) struct Conn<S> {
     pub(super) window_closed: bool,
     /// The host's socket had plenty of room when the window was last found out, and was sent nothing since.
     pub(super) roomy: bool,
-    /// The container's last data came in a frame far from a super-frame's size.
-    pub(super) small: bool,
     /// The host's socket did not take all that it was offered; the container must send the rest again.
     pub(super) short: bool,
 
@@ -188,7 +186,6 @@ impl<S> Conn<S> {
             ack_due: false,
             window_closed: false,
             roomy: false,
-            small: true,
             short: false,
             timer: None,
             queued: None,

@@ -4,9 +4,6 @@ use super::conn::Recv;
 use super::*;
 use crate::flow::{NewFlow, Protocol, State, Tuple};
 
-/// Data in a frame, in bytes, below which their overhead in the host's socket counts.
-const SMALL: usize = 16 * 1024;
-
 /// Duplicate acknowledgements that mean a loss (RFC 5681 section 3.2).
 pub(super) const DUPLICATES: u8 = 3;
 
@@ -416,7 +413,6 @@ impl<H: TcpHost> Relay<H> {
             return false;
         };
         conn.roomy = false;
-        conn.small = data.len() < SMALL;
         let mut taken = 0;
         while taken < data.len() {
             match socket.send(&data[taken..]) {

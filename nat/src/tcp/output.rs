@@ -283,7 +283,7 @@ impl<H: TcpHost> Relay<H> {
             // Nothing went to the host since there was plenty: what was promised then stands, and costs no system call
             // with each segment to the container.
             (Some(_), conn::Recv::Open) if conn.roomy => Room::default(),
-            (Some(socket), conn::Recv::Open) => Room::of(socket, conn.mss, conn.small),
+            (Some(socket), conn::Recv::Open) => Room::of(socket, conn.mss),
             (Some(_) | None, _) => Room::default(),
         };
         conn.roomy |= room.roomy;
@@ -315,7 +315,7 @@ impl<H: TcpHost> Relay<H> {
         } else {
             0
         };
-        let Room { space, .. } = Room::of(socket, conn.mss, conn.small);
+        let Room { space, .. } = Room::of(socket, conn.mss);
         if space == 0 {
             // Not yet; ask to be told again.
             if cx.host.tcp_rearm(socket, token(key)).is_err() {
@@ -350,25 +350,15 @@ struct Room {
     roomy: bool,
 }
 
-/// What the scaling of a window takes off at most.
-const ROUNDING: u32 = (1 << WINDOW_SCALE) - 1;
-
 impl Room {
-    /// The room in `socket` for data in segments of `mss`. A buffer of the kernel's holds hardly more than half as much
-    /// data if they come in `small` pieces; what is promised and then not taken would have to be sent again piece by
-    /// piece, as nothing out of order is kept.
-    fn of<S: TcpSocket>(socket: &S, mss: u16, small: bool) -> Self {
+    fn of<S: TcpSocket>(socket: &S, mss: u16) -> Self {
         let found = socket.send_space();
         let free = found.free.min(1 << 30) as u32;
         let sliver = u32::from(mss)
             .min((found.capacity / 4).min(1 << 30) as u32)
             .max(1);
         Self {
-            space: match (free < sliver, small) {
-                (true, _) => 0,
-                (false, true) => (free / 2).max(free.min(sliver + ROUNDING)),
-                (false, false) => free,
-            },
+            space: if free < sliver { 0 } else { free },
             sliver,
             roomy: free >= sliver && found.free >= found.capacity / 2,
         }
