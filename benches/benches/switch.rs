@@ -6,59 +6,12 @@
 use std::hint::black_box;
 use std::time::Instant as Clock;
 
+use pontoon_benches::fabric::{Mute, populate};
+use pontoon_benches::frames::{MSS, mac, neighbours, tcp};
 use pontoon_switch::frame::{HEADROOM, MAX_FRAME};
 use pontoon_switch::offload::{self, Sums};
 use pontoon_switch::port::pair::{Packet, Wire, pair};
-use pontoon_switch::{
-    Checksum, Frame, Gso, GsoKind, Ingress, Instant, MacAddr, Network, Offload, Out, Policy, PortConfig,
-    PortId, Ready, Station, Switch,
-};
-
-struct Mute;
-
-impl Station for Mute {
-    fn mac(&self) -> MacAddr {
-        MacAddr([2, 0, 0, 0, 0, 0xfe])
-    }
-    fn frame(&mut self, _: Instant, _: PortId, _: &mut Frame<'_>, _: &mut dyn Out) {}
-    fn ready(&mut self, _: Instant, _: usize, _: Ready, _: &mut dyn Out) {}
-    fn flush(&mut self, _: Instant, _: &mut dyn Out) {}
-    fn deadline(&self) -> Option<Instant> {
-        None
-    }
-}
-
-fn mac(n: u16) -> MacAddr {
-    let [a, b] = n.to_be_bytes();
-    MacAddr([2, 0, 0, 1, a, b])
-}
-
-/// A TCP/IPv4 super-frame of `payload` bytes.
-fn super_frame(dst: MacAddr, src: MacAddr, payload: usize) -> (Vec<u8>, Offload) {
-    let mut bytes = [&dst.0[..], &src.0, &[8, 0, 0x45, 0]].concat();
-    bytes.extend_from_slice(&((40 + payload) as u16).to_be_bytes());
-    bytes.extend_from_slice(&[0, 1, 0x40, 0, 64, 6, 0, 0, 10, 0, 2, 5, 10, 0, 2, 6]);
-    bytes.extend_from_slice(&[
-        0x13, 0x88, 0, 80, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 1, 0, 0, 0, 0, 0,
-    ]);
-    bytes.resize(bytes.len() + payload, 0x5a);
-    let gso = Gso {
-        kind: GsoKind::Tcp4,
-        size: 1460,
-        header_len: 54,
-        ecn: false,
-    };
-    (
-        bytes,
-        Offload {
-            checksum: Checksum::Partial {
-                start: 34,
-                offset: 16,
-            },
-            gso: Some(gso),
-        },
-    )
-}
+use pontoon_switch::{Frame, Ingress, Instant, MacAddr, Network, Policy, PortConfig, Station, Switch};
 
 /// Nanoseconds for each call of `f`.
 fn time(calls: u32, mut f: impl FnMut(u32)) -> f64 {
@@ -85,13 +38,7 @@ fn main() {
             };
             let from = switch.add_port(&policy).expect("room");
             let to = switch.add_port(&Policy::default()).expect("room");
-            for n in 1..=addresses {
-                let (bytes, _) = super_frame(MacAddr::BROADCAST, mac(n), 100);
-                switch.decide(Instant::ZERO, Ingress::Port(to), &bytes);
-            }
-            let frames: Vec<_> = (1..=addresses)
-                .map(|n| super_frame(mac(n), mac(0), 100).0)
-                .collect();
+            let frames = populate(&mut switch, to, addresses);
             let each = time(1_000_000, |n| {
                 let bytes = &frames[n as usize % frames.len()];
                 black_box(switch.decide(Instant::ZERO, Ingress::Port(from), black_box(bytes)));
@@ -109,10 +56,11 @@ fn main() {
         });
         println!("{:<44} {each:>12.1}", format!("checksum of {len} bytes"));
     }
-    let (mut bytes, offload) = super_frame(mac(1), mac(0), 64_000);
+    let between = neighbours(mac(1), mac(0));
+    let mut sample = tcp(&between, (5000, 80), 64_000);
     let mut scratch = vec![0; HEADROOM + MAX_FRAME];
     let each = time(5_000, |_| {
-        let frame = Frame::whole(&mut bytes, offload);
+        let frame = Frame::whole(&mut sample.bytes, sample.offload);
         let cut = offload::segment::<()>(&frame, Sums::Filled, &mut scratch, |segment| {
             black_box(segment.bytes());
             Ok(())
@@ -121,7 +69,7 @@ fn main() {
     });
     println!(
         "{:<44} {each:>12.1}",
-        "cutting 64,000 bytes into segments of 1460"
+        format!("cutting 64,000 bytes into segments of {MSS}")
     );
 
     let mut network = Network::new(Mute);
@@ -133,13 +81,13 @@ fn main() {
         (id, end)
     };
     let ((from, sender), (to, receiver)) = (add(), add());
-    receiver.push_bytes(&super_frame(MacAddr::BROADCAST, mac(1), 100).0);
+    receiver.push_bytes(&tcp(&neighbours(MacAddr::BROADCAST, mac(1)), (5000, 80), 100).bytes);
     network.poll_port(Instant::ZERO, to, 1);
-    let (bytes, offload) = super_frame(mac(1), mac(0), 1000);
+    let sample = tcp(&between, (5000, 80), 1000);
     let each = time(100_000, |_| {
         sender.push(Packet {
-            bytes: bytes.clone(),
-            offload,
+            bytes: sample.bytes.clone(),
+            offload: sample.offload,
         });
         network.poll_port(Instant::ZERO, from, 1);
         assert!(receiver.pop().is_some());
