@@ -1,6 +1,6 @@
 //! The real host's UDP and ping sockets, on the loopback of a network namespace made for the test.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::process::Command;
@@ -181,6 +181,20 @@ fn udp(host: &mut RealHost, version: IpVersion, local: &str, elsewhere: &str) {
     }
     assert_eq!(whole, data);
 
+    // A run of datagrams in several pieces; and what is left of it from one of them on.
+    let parts = [&data[..90 * 3], &data[90 * 3..90 * 10 + 50]].map(IoSlice::new);
+    for (from, expected) in [(0, &data[..950]), (4, &data[360..950])] {
+        a.send_run(&UdpSend::to(at(local, pb)), 90, &parts, from)
+            .expect("send");
+        let mut whole = Vec::new();
+        while whole.len() < expected.len() {
+            let got = wait(|| b.recv(&mut buf)).expect("datagrams");
+            assert!(got.len == 90 || got.len == 50 || got.segment == Some(90));
+            whole.extend_from_slice(&buf[..got.len]);
+        }
+        assert_eq!(whole, expected);
+    }
+
     // Too big for the way there: told with the MTU; or fragmented, where that is allowed.
     let big = vec![0; 1450];
     let how = UdpSend {
@@ -209,6 +223,22 @@ fn udp(host: &mut RealHost, version: IpVersion, local: &str, elsewhere: &str) {
         ..how
     };
     a.send(&how, &vec![0; 2900]).expect("fragments of segments");
+    let parts = [IoSlice::new(&[0; 2900])];
+    let how = UdpSend { segment: None, ..how };
+    a.send_run(&how, 1450, &parts, 0).expect("fragments of a run");
+    let how = UdpSend {
+        dont_fragment: true,
+        ..how
+    };
+    for n in 0..2 {
+        let (at, refused) = a.send_run(&how, 1450, &parts, n).expect_err("too big");
+        assert_eq!(
+            (at, refused.raw_os_error()),
+            (n, Some(Errno::MSGSIZE.raw_os_error()))
+        );
+        assert_eq!(error_of(&mut a).info, 1400);
+        assert!(a.recv_error(&mut buf).expect("queue").is_none(), "one for each");
+    }
 
     // No way there.
     let nowhere = if version == IpVersion::V4 {

@@ -12,7 +12,7 @@ mod udp;
 
 pub use ping::{PingError, PingHost, PingRecv, PingSend, PingSocket};
 pub use tcp::{Accepted, Connect, SendSpace, TcpHost, TcpSocket};
-pub use udp::{HostError, IpVersion, Origin, UdpHost, UdpRecv, UdpSend, UdpSocket};
+pub use udp::{HostError, IpVersion, MAX_RUN, Origin, UdpHost, UdpRecv, UdpSend, UdpSocket, nth};
 
 /// Everything that a gateway needs of a host.
 pub trait Host: TcpHost + UdpHost + PingHost {}

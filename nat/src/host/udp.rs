@@ -1,7 +1,7 @@
 //! UDP sockets of the host: unconnected, one for each mapping of a container, each published port, each question of
 //! the DNS forwarder.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 
 use super::Token;
@@ -107,6 +107,22 @@ pub struct HostError {
     pub len: usize,
 }
 
+/// Datagrams that [`UdpSocket::send_run`] takes at most (`UDP_MAX_SEGMENTS` before Linux 6.9).
+pub const MAX_RUN: usize = 64;
+
+/// Number `n` of the datagrams of `size` bytes in `parts`; see [`UdpSocket::send_run`]. Empty behind the last.
+pub fn nth<'p>(parts: &'p [IoSlice<'_>], size: usize, n: usize) -> &'p [u8] {
+    let mut before = n;
+    for part in parts {
+        let here = part.len().div_ceil(size);
+        if before < here {
+            return &part[before * size..part.len().min((before + 1) * size)];
+        }
+        before -= here;
+    }
+    &[]
+}
+
 /// Makes UDP sockets.
 pub trait UdpHost {
     /// A socket.
@@ -136,6 +152,20 @@ pub trait UdpSocket {
     /// The host's own: `WouldBlock` with its buffer full, `ENETUNREACH`, `EHOSTUNREACH`, `EACCES` or `EPERM` by its
     /// firewall, `EMSGSIZE` (the MTU follows in the error queue), `ENOBUFS`.
     fn send(&mut self, how: &UdpSend, payload: &[u8]) -> io::Result<()>;
+
+    /// Sends datagrams in order, from number `from` on, as if by [`UdpSocket::send`] each: as many as it can by one
+    /// call. Those in `parts` are of `size` bytes each, none empty, the last of all perhaps shorter; no part begins or
+    /// ends within one. They are [`MAX_RUN`] at most and fit one IP packet together; `how` has no segment size.
+    ///
+    /// # Errors
+    /// The number of the first that was not sent, and why: those before it were. It is for the caller to go on behind it.
+    fn send_run(
+        &mut self,
+        how: &UdpSend,
+        size: usize,
+        parts: &[IoSlice<'_>],
+        from: usize,
+    ) -> Result<(), (usize, io::Error)>;
 
     /// Takes the next datagram. One longer than `buf` loses its end; `buf` of 65,535 bytes loses none.
     ///

@@ -15,6 +15,8 @@
 //! Both ways TTL, TOS, DF and super-frames are carried over. Errors come from the sockets' error queues, are matched with a
 //! flow, and told to the container about its packet, rebuilt. They never refresh or end a flow.
 //!
+//! Datagrams go in batches: what a container sends within a batch of frames waits in the [`Outbox`] for its end.
+//!
 //! Sockets are edge-triggered: one is read until it is empty, but not without end. What is left is remembered and read on
 //! in [`Relay::flush`].
 //!
@@ -22,6 +24,7 @@
 
 mod inbound;
 mod outbound;
+mod outbox;
 mod published;
 
 pub(crate) use outbound::Datagram;
@@ -36,6 +39,7 @@ use crate::flow::{Entry, FlowId};
 use crate::host::{Kind, Token, UdpHost, UdpSocket};
 use crate::share::Ticket;
 use crate::slab::{Key, Slab};
+use outbox::Outbox;
 
 /// Datagrams read of one socket before the others have their turn.
 const READ_BUDGET: usize = 64;
@@ -86,6 +90,8 @@ pub struct Relay<H: UdpHost> {
     unread: Vec<Token>,
     /// For data of the error queue.
     scratch: Box<[u8]>,
+    /// What containers have sent within this batch.
+    outbox: Outbox,
 }
 
 impl<H: UdpHost> Default for Relay<H> {
@@ -106,6 +112,7 @@ impl<H: UdpHost> Relay<H> {
             by_client: HashMap::new(),
             unread: Vec::new(),
             scratch: vec![0; 2048].into_boxed_slice(),
+            outbox: Outbox::default(),
         }
     }
 
@@ -117,8 +124,9 @@ impl<H: UdpHost> Relay<H> {
         self.read(cx, token);
     }
 
-    /// Reads on what was left.
+    /// Sends what containers have sent within this batch, and reads on what was left.
     pub fn flush(&mut self, cx: &mut Cx<'_, H>) {
+        self.send_waiting(cx);
         for token in std::mem::take(&mut self.unread) {
             self.errors(cx, token);
             self.read(cx, token);
@@ -148,6 +156,7 @@ impl<H: UdpHost> Relay<H> {
 
     /// The container at `port` is gone: its mappings close, what was published of it too.
     pub fn detach(&mut self, cx: &mut Cx<'_, H>, port: PortId) {
+        self.send_waiting(cx);
         let doomed: Vec<FlowId> = cx
             .flows
             .iter_from(0)

@@ -1,15 +1,16 @@
 //! From containers to the host.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 
 use pontoon_switch::{Checksum, DropReason, Frame, GsoKind};
 use smoltcp::wire::IpProtocol;
 
+use super::outbox::{LONGEST, Parcel, Run};
 use super::{Mapping, Relay, reason};
 use crate::cx::Cx;
 use crate::flow::{Direction, Entry, FlowId, NewFlow, Protocol, State, Tuple};
-use crate::host::{IpVersion, Kind, Token, UdpHost, UdpSend, UdpSocket};
+use crate::host::{IpVersion, Kind, MAX_RUN, Token, UdpHost, UdpSend, UdpSocket, nth};
 use crate::icmp::{self, IcmpError};
 use crate::packet::Packet;
 use crate::slab::Key;
@@ -143,16 +144,32 @@ impl<H: UdpHost> Relay<H> {
                 (id, Direction::Original, mapping_token(key))
             }
         };
+        if datagram.segment.is_none() && (1..=LONGEST).contains(&datagram.data.len()) {
+            if !self.outbox.has_room() {
+                self.send_waiting(cx);
+            }
+            let parcel = Parcel {
+                token,
+                how,
+                flow: id,
+                direction,
+                ingress: packet.ingress,
+                src: datagram.src,
+                dst: datagram.dst,
+                header: packet.payload + HEADER - packet.ip,
+            };
+            self.outbox.push(&parcel, datagram.data);
+            return Ok(());
+        }
+        if self.outbox.holds(id) {
+            self.send_waiting(cx);
+        }
         let Some(socket) = self.socket(token) else {
             return Err((DropReason::NoFlow, None));
         };
         match socket.send(&how, datagram.data) {
             Ok(()) => {
-                // RFC 4787 REQ-6: outbound packets refresh the mapping.
-                cx.flows.count(cx.now, id, direction, datagram.count(), bytes);
-                if direction == Direction::Reply {
-                    cx.flows.set_state(cx.now, id, State::UdpReplied);
-                }
+                sent(cx, id, direction, datagram.count(), bytes);
                 Ok(())
             }
             Err(error) => {
@@ -160,6 +177,58 @@ impl<H: UdpHost> Relay<H> {
                 self.errors(cx, token);
                 Err((reason(&error), IcmpError::from_io(&error)))
             }
+        }
+    }
+
+    /// Sends what waits in the outbox.
+    pub(super) fn send_waiting(&mut self, cx: &mut Cx<'_, H>) {
+        if self.outbox.is_empty() {
+            return;
+        }
+        let mut outbox = std::mem::take(&mut self.outbox);
+        for run in outbox.runs() {
+            let mut parts = [IoSlice::new(&[]); MAX_RUN];
+            let n = outbox.parts(run, &mut parts);
+            self.send_run(cx, run, &parts[..n]);
+        }
+        outbox.clear();
+        self.outbox = outbox;
+    }
+
+    /// Sends a run of datagrams. Those that the host does not take are told to the container one by one, as if each had
+    /// been sent by itself.
+    fn send_run(&mut self, cx: &mut Cx<'_, H>, run: &Run, parts: &[IoSlice<'_>]) {
+        let (mut next, mut failed, mut failed_len) = (0, 0, 0);
+        while next < run.count {
+            let Some(socket) = self.socket(run.token) else {
+                (next..run.count).for_each(|_| cx.drop(run.ingress, DropReason::NoFlow));
+                return;
+            };
+            let Err((at, error)) = socket.send_run(&run.how, run.size, parts, next) else {
+                break;
+            };
+            self.errors(cx, run.token);
+            let reason = reason(&error);
+            if reason == DropReason::HostFull {
+                // The rest finds no more room than this one.
+                (at..run.count).for_each(|_| cx.drop(run.ingress, reason));
+                failed += run.count - at;
+                failed_len += run.len - at * run.size;
+                break;
+            }
+            cx.drop(run.ingress, reason);
+            let data = nth(parts, run.size, at);
+            if let Some(error) = IcmpError::from_io(&error) {
+                icmp::send_error(cx, icmp::quote_udp(run.src, run.dst, data).as_ref(), None, error);
+            }
+            failed += 1;
+            failed_len += data.len();
+            next = at + 1;
+        }
+        let count = run.count - failed;
+        if count > 0 {
+            let bytes = run.len - failed_len + count * run.header;
+            sent(cx, run.flow, run.direction, count as u64, bytes as u64);
         }
     }
 
@@ -240,6 +309,14 @@ impl<H: UdpHost> Relay<H> {
             self.by_container.remove(&tuple.src);
             self.mappings.remove(key);
         }
+    }
+}
+
+/// Counts what has been sent of a flow. RFC 4787 REQ-6: outbound packets refresh the mapping.
+fn sent<H>(cx: &mut Cx<'_, H>, flow: FlowId, direction: Direction, packets: u64, bytes: u64) {
+    cx.flows.count(cx.now, flow, direction, packets, bytes);
+    if direction == Direction::Reply {
+        cx.flows.set_state(cx.now, flow, State::UdpReplied);
     }
 }
 

@@ -133,6 +133,12 @@ impl Wire {
         self.settle()
     }
 
+    /// Hands a frame of `port`'s to the gateway within a batch that goes on.
+    pub fn hand(&mut self, port: PortId, mut frame: Vec<u8>) {
+        let mut frame = Frame::whole(&mut frame, Offload::NONE);
+        self.gateway.frame(self.now, port, &mut frame, &mut self.out);
+    }
+
     /// A sends `data` from `sport` to `dst`.
     pub fn udp_out(&mut self, sport: u16, dst: &str, data: &[u8]) -> Vec<Vec<u8>> {
         let dst = addr(dst);
@@ -151,6 +157,8 @@ impl Wire {
     /// As [`Wire::settle`], with the frames as they are.
     pub fn settle_offloaded(&mut self) -> Vec<(Vec<u8>, Offload)> {
         loop {
+            // What waits for the end of the batch may reach another socket of the host.
+            self.gateway.flush(self.now, &mut self.out);
             let ready = self.gateway.host_mut().take_ready();
             let done = ready.is_empty();
             for (token, ready) in ready {

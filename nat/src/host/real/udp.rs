@@ -62,12 +62,26 @@ impl RealUdp {
         })
     }
 
-    fn send_once(&mut self, out: &sys::Outgoing, data: &[u8]) -> io::Result<()> {
-        let parts = [IoSlice::new(data)];
-        match sys::send(self.socket.as_fd(), out, &parts) {
+    /// Has fragmentation allowed or not from now on, and gives the rest of `how` as the system call takes it.
+    fn prepare(&mut self, how: &UdpSend) -> io::Result<sys::Outgoing> {
+        if self.dont_fragment != Some(how.dont_fragment) {
+            sys::set_dont_fragment(self.socket.as_fd(), self.v6, how.dont_fragment)?;
+            self.dont_fragment = Some(how.dont_fragment);
+        }
+        Ok(sys::Outgoing {
+            remote: how.remote,
+            local: how.local,
+            hop_limit: how.hop_limit,
+            tos: how.tos,
+            segment: None,
+        })
+    }
+
+    fn send_once(&mut self, out: &sys::Outgoing, parts: &[IoSlice<'_>]) -> io::Result<()> {
+        match sys::send(self.socket.as_fd(), out, parts) {
             Ok(_) => Ok(()),
             // An error of an earlier datagram fails this call once; it stays in the error queue.
-            Err(e) if is_pending(&e) => sys::send(self.socket.as_fd(), out, &parts).map(drop),
+            Err(e) if is_pending(&e) => sys::send(self.socket.as_fd(), out, parts).map(drop),
             Err(e) => {
                 if Errno::from_io_error(&e) == Some(Errno::MSGSIZE) {
                     self.too_big = Some(out.remote);
@@ -88,31 +102,21 @@ pub(super) fn is_pending(error: &io::Error) -> bool {
 
 impl UdpSocket for RealUdp {
     fn send(&mut self, how: &UdpSend, payload: &[u8]) -> io::Result<()> {
-        if self.dont_fragment != Some(how.dont_fragment) {
-            sys::set_dont_fragment(self.socket.as_fd(), self.v6, how.dont_fragment)?;
-            self.dont_fragment = Some(how.dont_fragment);
-        }
-        let mut out = sys::Outgoing {
-            remote: how.remote,
-            local: how.local,
-            hop_limit: how.hop_limit,
-            tos: how.tos,
-            segment: how.segment,
-        };
+        let mut out = self.prepare(how)?;
         let Some(size) = how
             .segment
             .map(usize::from)
             .filter(|&s| s > 0 && s < payload.len())
         else {
-            out.segment = None;
-            return self.send_once(&out, payload);
+            return self.send_once(&out, &[IoSlice::new(payload)]);
         };
         // What UDP_SEGMENT does not take at once: too many, or more than an IP packet holds.
         let room = if self.v6 { 65_527 } else { 65_507 };
         let at_once = (sys::MAX_SEGMENTS.min(room / size)).max(1) * size;
         for part in payload.chunks(at_once) {
             if self.gso && part.len() > size {
-                match self.send_once(&out, part) {
+                out.segment = how.segment;
+                match self.send_once(&out, &[IoSlice::new(part)]) {
                     Ok(()) => continue,
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Err(e),
                     // A device without checksums (EIO), or segments over the path's MTU, which may be fragmented.
@@ -121,9 +125,34 @@ impl UdpSocket for RealUdp {
             }
             out.segment = None;
             for datagram in part.chunks(size) {
-                self.send_once(&out, datagram)?;
+                self.send_once(&out, &[IoSlice::new(datagram)])?;
             }
-            out.segment = how.segment;
+        }
+        Ok(())
+    }
+
+    fn send_run(
+        &mut self,
+        how: &UdpSend,
+        size: usize,
+        parts: &[IoSlice<'_>],
+        from: usize,
+    ) -> Result<(), (usize, io::Error)> {
+        let mut out = self.prepare(how).map_err(|e| (from, e))?;
+        let single = matches!(parts, [one] if one.len() <= size);
+        if from == 0 && (self.gso || single) {
+            out.segment = u16::try_from(size).ok().filter(|_| !single);
+            match self.send_once(&out, parts) {
+                Ok(()) => return Ok(()),
+                Err(e) if single || e.kind() == io::ErrorKind::WouldBlock => return Err((0, e)),
+                // As above: one by one some may go, and each that does not has its own reason.
+                Err(_) => out.segment = None,
+            }
+        }
+        let datagrams = parts.iter().flat_map(|part| part.chunks(size));
+        for (n, datagram) in datagrams.enumerate().skip(from) {
+            self.send_once(&out, &[IoSlice::new(datagram)])
+                .map_err(|e| (n, e))?;
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::{Rc, Weak};
 
@@ -273,6 +273,33 @@ impl UdpSocket for SimUdp {
             segment: how.segment,
         };
         net.receive(how.remote.port(), received, payload);
+        Ok(())
+    }
+
+    fn send_run(
+        &mut self,
+        how: &UdpSend,
+        size: usize,
+        parts: &[IoSlice<'_>],
+        from: usize,
+    ) -> Result<(), (usize, io::Error)> {
+        let datagrams: Vec<&[u8]> = parts.iter().flat_map(|part| part.chunks(size)).collect();
+        if from == 0 && datagrams.len() > 1 {
+            let all = UdpSend {
+                segment: u16::try_from(size).ok(),
+                ..*how
+            };
+            let errors = self.socket.borrow().errors.len();
+            match self.send(&all, &datagrams.concat()) {
+                Ok(()) => return Ok(()),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Err((0, e)),
+                // The kernel leaves nothing in the error queue for segments that are too big.
+                Err(_) => self.socket.borrow_mut().errors.truncate(errors),
+            }
+        }
+        for (n, datagram) in datagrams.into_iter().enumerate().skip(from) {
+            self.send(how, datagram).map_err(|e| (n, e))?;
+        }
         Ok(())
     }
 
