@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 
@@ -131,6 +131,17 @@ impl UdpHost for Host {
 impl UdpSocket for Socket {
     fn send(&mut self, _: &UdpSend, payload: &[u8]) -> io::Result<()> {
         self.0.taken.set(self.0.taken.get() + payload.len());
+        Ok(())
+    }
+    fn send_run(
+        &mut self,
+        _: &UdpSend,
+        _: usize,
+        parts: &[IoSlice<'_>],
+        _: usize,
+    ) -> Result<(), (usize, io::Error)> {
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        self.0.taken.set(self.0.taken.get() + len);
         Ok(())
     }
     fn recv(&mut self, _: &mut [u8]) -> io::Result<UdpRecv> {

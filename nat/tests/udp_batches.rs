@@ -62,11 +62,11 @@ fn what_goes_another_way_is_another_run() {
     let mut w = Wire::plain();
     let far = Wire::from(A, FAR);
     let frames = [
-        far.clone().udp(5000, 4000, b"0"),
-        far.clone().tos(0x28).udp(5000, 4000, b"1"),
-        far.clone().ttl(9).udp(5000, 4000, b"2"),
-        far.clone().ttl(1).udp(5000, 4000, b"the gateway's"),
-        far.clone().dont_fragment().udp(5000, 4000, b"3"),
+        far.udp(5000, 4000, b"0"),
+        far.tos(0x28).udp(5000, 4000, b"1"),
+        far.ttl(9).udp(5000, 4000, b"2"),
+        far.ttl(1).udp(5000, 4000, b"the gateway's"),
+        far.dont_fragment().udp(5000, 4000, b"3"),
         far.udp(5000, 4000, b"4"),
     ];
     for frame in frames {

@@ -11,20 +11,33 @@ const ROUNDS: u32 = 50;
 /// Payload of a short datagram.
 const SHORT: usize = 64;
 
-/// Datagrams of a flow from the container.
+/// Datagrams of a flow from the container, each with the end of its batch.
 pub(crate) fn out() {
     let mut rig = Rig::default();
     for (name, payload) in [("64-bytes", SHORT), ("uso", UDP_SUPER_PAYLOAD)] {
         let mut sample = udp(&to_server(), (SOURCE, SERVER.port()), payload);
         row(name, ROUNDS, |_| {
-            counted(&mut || rig.frame(&mut sample));
-            rig.flush();
+            counted(&mut || {
+                rig.frame(&mut sample);
+                rig.flush();
+            });
             assert_eq!(rig.wire.taken.take(), payload);
         });
     }
+    let mut sample = udp(&to_server(), (SOURCE, SERVER.port()), SHORT);
+    row("64-bytes-32-in-a-batch", ROUNDS, |_| {
+        counted(&mut || {
+            (0..32).for_each(|_| rig.frame(&mut sample));
+            rig.flush();
+        });
+        assert_eq!(rig.wire.taken.take(), 32 * SHORT);
+    });
     row("new-flow", ROUNDS, |n| {
         let mut sample = udp(&to_server(), (SOURCE, 5000 + n as u16), SHORT);
-        counted(&mut || rig.frame(&mut sample));
+        counted(&mut || {
+            rig.frame(&mut sample);
+            rig.flush();
+        });
         assert_eq!(rig.wire.taken.take(), SHORT);
     });
     assert_eq!(rig.sent(), 0);
