@@ -56,8 +56,8 @@ pub trait TcpHost {
     /// Lets events of `socket` come under `token`.
     fn tcp_register(&mut self, socket: &Self::Tcp, token: Token) -> io::Result<()>;
 
-    /// Has the present readiness of a registered `socket` reported again, and its next change: for a caller that waits
-    /// without having met `WouldBlock`.
+    /// Has the present readiness of a registered `socket` reported again, and its next change, under `token`, which may be
+    /// another than before: for a caller that waits without having met `WouldBlock`.
     fn tcp_rearm(&mut self, socket: &Self::Tcp, token: Token) -> io::Result<()>;
 
     /// Refuses the next waiting client of `listener` with a reset, by the descriptor kept in reserve for it. True if
@@ -69,6 +69,13 @@ pub trait TcpHost {
 pub trait TcpSocket {
     /// How a pending connect ended: `Ok(false)` while it is pending still.
     fn connected(&mut self) -> io::Result<bool>;
+
+    /// Has the kernel ask the far side, after long silence, whether it is there; repeated calls cost nothing. A socket of
+    /// [`TcpHost::tcp_accept`] does so already.
+    ///
+    /// # Errors
+    /// The kernel's: the connection lives on unwatched.
+    fn keep_alive(&mut self) -> io::Result<()>;
 
     /// Sends what fits of `data`; bytes taken, which may be fewer than offered.
     fn send(&mut self, data: &[u8]) -> io::Result<usize>;

@@ -131,6 +131,8 @@ pub(super) struct Conn<S> {
     pub(super) roomy: bool,
     /// The host's socket did not take all that it was offered; the container must send the rest again.
     pub(super) short: bool,
+    /// The host's kernel asks a silent far side whether it is there.
+    pub(super) watched: bool,
 
     /// When the timer of this state runs out.
     pub(super) timer: Option<Instant>,
@@ -187,6 +189,7 @@ impl<S> Conn<S> {
             window_closed: false,
             roomy: false,
             short: false,
+            watched: false,
             timer: None,
             queued: None,
             heard: now,

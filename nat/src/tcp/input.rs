@@ -238,15 +238,6 @@ impl<H: TcpHost> Relay<H> {
         conn.rcv_nxt = seg.seq.plus(1);
         conn.rcv_edge = conn.rcv_nxt;
         adopt_options(conn, cx.config.mtu, seg);
-        let socket_token = token(key);
-        let registered = match conn.socket.as_ref() {
-            Some(socket) => cx.host.tcp_register(socket, socket_token),
-            None => return,
-        };
-        if registered.is_err() {
-            cx.out.drop(None, DropReason::HostExhausted);
-            return self.abort(cx, key);
-        }
         self.established(cx, key, seg);
         if let Some(conn) = self.conns.get_mut(key) {
             // The window of a SYN is never scaled.
@@ -271,8 +262,6 @@ impl<H: TcpHost> Relay<H> {
         conn.snd_una = seg.ack;
         conn.snd_nxt = seg.ack;
         conn.snd_wnd = u32::from(seg.window) << conn.snd_scale;
-        // What the host has already is found out by asking it.
-        conn.readable = true;
         self.note_state(cx, key);
         self.schedule(cx.now, key);
     }

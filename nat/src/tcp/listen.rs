@@ -13,6 +13,15 @@ const RETRY: Duration = Duration::from_millis(100);
 /// Ports tried for a client whose tuple is taken.
 const PORT_TRIES: u16 = 64;
 
+/// How a client's socket comes to report under its connection's token.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Watch {
+    /// It is not watched yet.
+    Begin,
+    /// It reports under another token.
+    Rename,
+}
+
 #[derive(Debug)]
 pub(super) struct Listener<L> {
     pub(super) socket: L,
@@ -119,7 +128,7 @@ impl<H: TcpHost> Relay<H> {
                         (listener.port, listener.container, listener.alternate);
                     let Accepted { socket, peer, local } = accepted;
                     let client = visible_client(cx, peer, local, container);
-                    self.ask_container(cx, port, container, alternate, client, socket);
+                    self.ask_container(cx, port, container, alternate, client, (socket, Watch::Begin));
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
                 Err(e) if e.raw_os_error().is_some_and(is_exhaustion) => {
@@ -146,7 +155,7 @@ impl<H: TcpHost> Relay<H> {
         container: SocketAddr,
         alternate: Option<IpAddr>,
         client: Option<SocketAddr>,
-        mut socket: H::Tcp,
+        (mut socket, watch): (H::Tcp, Watch),
     ) {
         let key = self.conns.next_key();
         let opened = client.ok_or(DropReason::NoFlow).and_then(|client| {
@@ -172,6 +181,16 @@ impl<H: TcpHost> Relay<H> {
                 return socket.reset_on_drop();
             }
         };
+        // Now, not when the container has answered: what the client has said by then is known then.
+        let watched = match watch {
+            Watch::Begin => cx.host.tcp_register(&socket, token(key)),
+            Watch::Rename => cx.host.tcp_rearm(&socket, token(key)),
+        };
+        if watched.is_err() {
+            cx.flows.remove(flow);
+            cx.out.drop(Some(port), DropReason::HostExhausted);
+            return socket.reset_on_drop();
+        }
         let iss = self.initial_seq(cx.now, container, client);
         let mut conn = Conn::new(
             cx.now,
@@ -183,6 +202,8 @@ impl<H: TcpHost> Relay<H> {
             iss,
         );
         conn.alternate = alternate;
+        // Inherited from the listener.
+        conn.watched = true;
         conn.timing = Some((iss.plus(1), cx.now));
         conn.mss = link_mss(cx.config.mtu, container);
         let key = self.conns.insert(conn);
@@ -205,7 +226,7 @@ impl<H: TcpHost> Relay<H> {
         let container = SocketAddr::new(alternate, conn.container.port());
         let client = cx.config.gateway_like(alternate);
         let client = client.and_then(|ip| free_port(cx, ip, conn.remote.port(), container));
-        self.ask_container(cx, port, container, None, client, socket);
+        self.ask_container(cx, port, container, None, client, (socket, Watch::Rename));
     }
 }
 

@@ -126,7 +126,10 @@ impl<H: TcpHost> Relay<H> {
         conn.failed |= ready.error;
         match conn.phase {
             Phase::Connecting => {
-                if ready.writable || ready.error || ready.hangup {
+                if ready.writable && !ready.error && !ready.hangup {
+                    // Nothing but a connected socket is writable and no more.
+                    self.answer_syn(cx, key);
+                } else if ready.writable || ready.error || ready.hangup {
                     self.connect_progress(cx, key);
                 }
             }

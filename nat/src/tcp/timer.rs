@@ -13,6 +13,8 @@ const TRIES: u8 = 15;
 pub(super) const PROBE_BACKOFF: u8 = 8;
 /// Silence after which the container is asked whether it is there (RFC 9293 section 3.8.4: at least two hours).
 const KEEP_ALIVE: Duration = Duration::from_secs(2 * 3600);
+/// Silence after which the host's kernel is told to do the same with the far side, which short connections are spared.
+const WATCH_AFTER: Duration = Duration::from_secs(60);
 /// Time between two such questions. The link is this machine: there is no reason to be as patient as across the world.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// Such questions without an answer before the container is taken for gone.
@@ -121,6 +123,13 @@ impl<H: TcpHost> Relay<H> {
                 self.probe(cx, key);
             }
             Phase::Open => {
+                if !conn.watched
+                    && let Some(socket) = conn.socket.as_mut()
+                {
+                    conn.watched = true;
+                    // Unwatched, the connection lives on: until its timeout in the table, or until somebody sends.
+                    let _ = socket.keep_alive();
+                }
                 if cx.now.since(conn.heard) >= KEEP_ALIVE {
                     conn.tries += 1;
                     if conn.tries > KEEP_ALIVE_TRIES {
@@ -141,6 +150,7 @@ fn wanted<S>(conn: &Conn<S>, now: Instant) -> Option<Instant> {
         Phase::SynAckSent | Phase::SynSent => Some(now + conn.rto()),
         Phase::Open if conn.outstanding() || conn.has_more() => Some(now + conn.rto()),
         Phase::Open if conn.tries > 0 => Some(now + KEEP_ALIVE_INTERVAL),
+        Phase::Open if !conn.watched => Some(now + WATCH_AFTER),
         Phase::Open => Some((conn.heard + KEEP_ALIVE).max(now)),
     }
 }

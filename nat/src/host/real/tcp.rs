@@ -29,12 +29,37 @@ thread_local! {
 }
 
 /// A TCP connection of the real host.
+///
+/// What most connections never need costs them no call: options are set when they begin to matter.
 #[derive(Debug)]
 pub struct RealTcp {
     socket: Socket,
-    /// Where the kernel's next peek reads; `None` where it has no `SO_PEEK_OFF`.
-    peek_at: Option<u32>,
+    peek: Peek,
+    delay: Delay,
+    keep_alive: bool,
     meminfo: bool,
+}
+
+/// Where the kernel's next peek reads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Peek {
+    /// At the first unconsumed byte, always: there is no `SO_PEEK_OFF`.
+    First,
+    /// There too, as no offset has been set yet.
+    Unset,
+    /// At this offset.
+    At(u32),
+}
+
+/// Whether a small segment waits for the acknowledgement of another (RFC 9293 section 3.7.4, Nagle's algorithm).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Delay {
+    /// It would, but none has been sent that it might wait for.
+    Fresh,
+    /// It would wait for the first.
+    Possible,
+    /// It does not (`TCP_NODELAY`).
+    None,
 }
 
 /// A listening socket that the front has bound.
@@ -51,21 +76,26 @@ impl RealHost {
     pub fn tcp_listener(&mut self, socket: OwnedFd, token: Token) -> io::Result<RealListener> {
         let socket = Socket::from(socket);
         socket.set_nonblocking(true)?;
+        // Those that are accepted inherit all of it (`sk_clone` and `tcp_create_openreq_child` in the kernel).
+        socket.set_tcp_nodelay(true)?;
+        socket.set_out_of_band_inline(true)?;
+        set_keep_alive(&socket)?;
         self.registrar
             .register(socket.as_fd(), token.encode(), Interest::READABLE)?;
         Ok(RealListener { socket })
     }
 
-    fn adopt(&self, socket: Socket, v4: bool) -> RealTcp {
+    fn adopt(&self, socket: Socket, v4: bool, delay: Delay, keep_alive: bool) -> RealTcp {
         let has_peek_offset = if v4 {
             self.peek_offset.v4
         } else {
             self.peek_offset.v6
         };
-        let peek_at = (has_peek_offset && sys::set_peek_offset(socket.as_fd(), 0).is_ok()).then_some(0);
         RealTcp {
             socket,
-            peek_at,
+            peek: if has_peek_offset { Peek::Unset } else { Peek::First },
+            delay,
+            keep_alive,
             meminfo: self.features.allows(Feature::MemInfo),
         }
     }
@@ -77,13 +107,10 @@ impl TcpHost for RealHost {
 
     fn tcp_connect(&mut self, token: Token, remote: SocketAddr) -> io::Result<(RealTcp, Connect)> {
         let socket = self.outgoing(remote.ip(), Type::STREAM, Protocol::TCP)?;
-        prepare(&socket)?;
-        let connect = match socket.connect(&SockAddr::from(remote)) {
-            Ok(()) => Connect::Done,
-            Err(e) if e.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => Connect::Pending,
-            Err(e) => return Err(e),
-        };
-        let tcp = self.adopt(socket, remote.is_ipv4());
+        // Before there can be data: an urgent byte that has come is not to be had in line any more.
+        socket.set_out_of_band_inline(true)?;
+        let connect = connect(&socket, &SockAddr::from(remote))?;
+        let tcp = self.adopt(socket, remote.is_ipv4(), Delay::Fresh, false);
         self.tcp_register(&tcp, token)?;
         Ok((tcp, connect))
     }
@@ -95,8 +122,7 @@ impl TcpHost for RealHost {
             .and_then(|a| SocketAddr::try_from(a).ok())
             .ok_or_else(|| io::Error::from(Errno::AFNOSUPPORT))?;
         let socket = Socket::from(socket);
-        prepare(&socket)?;
-        let tcp = self.adopt(socket, peer.is_ipv4());
+        let tcp = self.adopt(socket, peer.is_ipv4(), Delay::None, true);
         let local = tcp.local_addr()?;
         Ok(Accepted {
             socket: tcp,
@@ -138,7 +164,23 @@ impl TcpSocket for RealTcp {
         }
     }
 
+    fn keep_alive(&mut self) -> io::Result<()> {
+        if !self.keep_alive {
+            set_keep_alive(&self.socket)?;
+            self.keep_alive = true;
+        }
+        Ok(())
+    }
+
     fn send(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.delay = match self.delay {
+            Delay::Fresh => Delay::Possible,
+            Delay::Possible => {
+                self.socket.set_tcp_nodelay(true)?;
+                Delay::None
+            }
+            Delay::None => Delay::None,
+        };
         Ok(rustix::net::send(
             &self.socket,
             data,
@@ -165,24 +207,26 @@ impl TcpSocket for RealTcp {
 
     fn peek(&mut self, offset: usize, buf: &mut [u8]) -> io::Result<usize> {
         let fd = self.socket.as_fd();
-        let Some(at) = self.peek_at else {
-            return self.peek_without_offset(offset, buf);
-        };
         let wanted = u32::try_from(offset).unwrap_or(u32::MAX);
-        if at != wanted {
-            sys::set_peek_offset(fd, wanted as i32)?;
-            self.peek_at = Some(wanted);
+        match self.peek {
+            Peek::First => return self.peek_without_offset(offset, buf),
+            // Most connections have all that was peeked at acknowledged before there is more.
+            Peek::Unset if wanted == 0 => return sys::peek(fd, buf),
+            Peek::At(at) if at == wanted => {}
+            Peek::Unset | Peek::At(_) => {
+                sys::set_peek_offset(fd, wanted as i32)?;
+                self.peek = Peek::At(wanted);
+            }
         }
         let n = sys::peek(fd, buf)?;
-        self.peek_at = Some(wanted + n as u32);
+        self.peek = Peek::At(wanted + n as u32);
         Ok(n)
     }
 
     fn peek_reach(&self) -> u32 {
-        if self.peek_at.is_some() {
-            u32::MAX
-        } else {
-            SKIP_MAX
+        match self.peek {
+            Peek::First => SKIP_MAX,
+            Peek::Unset | Peek::At(_) => u32::MAX,
         }
     }
 
@@ -195,7 +239,9 @@ impl TcpSocket for RealTcp {
             }
         }
         // The kernel takes what was consumed off its offset, too (sk_peek_offset_bwd).
-        self.peek_at = self.peek_at.map(|at| at.saturating_sub(n as u32));
+        if let Peek::At(at) = &mut self.peek {
+            *at = at.saturating_sub(n as u32);
+        }
         Ok(())
     }
 
@@ -268,11 +314,24 @@ fn space_without_meminfo(size: usize, queued: usize) -> SendSpace {
     }
 }
 
-/// Options of every relayed connection: segments pass as they come, urgent data are data, a dead peer is noticed.
-fn prepare(socket: &Socket) -> io::Result<()> {
-    socket.set_tcp_nodelay(true)?;
-    socket.set_out_of_band_inline(true)?;
-    socket.set_keepalive(true)?;
+/// Begins to connect. Where the far side is near (this machine, its containers), the answer has come before `connect`
+/// returns but is looked at only then: asked once more, the socket says how it ended, and no event need be waited for.
+fn connect(socket: &Socket, remote: &SockAddr) -> io::Result<Connect> {
+    let pending = |e: &io::Error, errno: Errno| e.raw_os_error() == Some(errno.raw_os_error());
+    match socket.connect(remote) {
+        Ok(()) => return Ok(Connect::Done),
+        Err(e) if pending(&e, Errno::INPROGRESS) => {}
+        Err(e) => return Err(e),
+    }
+    match socket.connect(remote) {
+        Ok(()) => Ok(Connect::Done),
+        Err(e) if pending(&e, Errno::ALREADY) => Ok(Connect::Pending),
+        Err(e) => Err(e),
+    }
+}
+
+/// Has a dead far side noticed. (`TcpKeepalive` turns it on as well as setting the time.)
+fn set_keep_alive(socket: &Socket) -> io::Result<()> {
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE))
 }
 

@@ -58,6 +58,7 @@ struct Stream {
     received_fin: bool,
     reset_by_far: bool,
     linger_zero: bool,
+    keep_alive: bool,
     closed: bool,
     space_asked: Cell<u64>,
 }
@@ -193,6 +194,11 @@ impl Far {
         }
     }
 
+    /// True if the gateway has asked the kernel to notice a dead far side.
+    pub fn kept_alive(&self) -> bool {
+        self.0.borrow().keep_alive
+    }
+
     /// How often the gateway has asked for the room in the send buffer.
     pub fn space_asked(&self) -> u64 {
         self.0.borrow().space_asked.get()
@@ -258,6 +264,7 @@ impl Net {
             received_fin: false,
             reset_by_far: false,
             linger_zero: false,
+            keep_alive: false,
             closed: false,
             space_asked: Cell::new(0),
         }
@@ -329,12 +336,17 @@ impl TcpHost for SimHost {
         Ok(())
     }
 
-    fn tcp_rearm(&mut self, socket: &SimTcp, _token: Token) -> io::Result<()> {
+    fn tcp_rearm(&mut self, socket: &SimTcp, token: Token) -> io::Result<()> {
         let mut s = socket.0.borrow_mut();
-        if s.present().writable && s.sent.len() <= s.send_capacity * 2 / 3 {
-            s.edge(s.present());
-        } else {
-            s.send_blocked = true;
+        s.token = Some(token);
+        let present = s.present();
+        let room = present.writable && s.sent.len() <= s.send_capacity * 2 / 3;
+        s.send_blocked |= !room;
+        if room || present.readable {
+            s.edge(Ready {
+                writable: room,
+                ..present
+            });
         }
         Ok(())
     }
@@ -359,6 +371,11 @@ impl TcpSocket for SimTcp {
             Some(errno) => Err(io::Error::from_raw_os_error(errno)),
             None => Ok(!s.pending),
         }
+    }
+
+    fn keep_alive(&mut self) -> io::Result<()> {
+        self.0.borrow_mut().keep_alive = true;
+        Ok(())
     }
 
     fn send(&mut self, data: &[u8]) -> io::Result<usize> {
