@@ -3,6 +3,7 @@
 mod support;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use pontoon_fixtures::packet::{Between, Tcp};
 use pontoon_fixtures::sim::{self, Impairment};
@@ -432,6 +433,64 @@ fn an_idle_connection_lives_as_long_as_its_container_answers() {
     w.pass(5 * 24 * 3600 * SECOND);
     w.pass(5 * 24 * 3600 * SECOND);
     upload(&mut w, id, &far, b"still here", 100);
+    close(&mut w, id, &far);
+}
+
+/// Each frame to the container costs as much as a system call and its TCP: what can be carried by another is not sent alone.
+#[test]
+fn request_answer_and_end_are_one_frame_each() {
+    let mut w = World::plain();
+    let (id, far) = open(&mut w, SERVER);
+    w.settle();
+    let before = w.frames;
+    assert_eq!(w.container.tcp_send(id, b"request"), 7);
+    w.settle();
+    assert_eq!(far.take(100), b"request");
+    assert_eq!(w.frames, before, "the acknowledgement waits");
+    far.send(b"answer");
+    w.settle();
+    assert_eq!(w.container.tcp_recv(id, 100), b"answer");
+    assert_eq!(w.frames, before + 1);
+    w.container.tcp_close(id);
+    w.settle();
+    assert_eq!(far.closed(), Closed::Fin);
+    far.finish();
+    w.settle();
+    assert_eq!(w.frames, before + 2);
+    assert!(far.released());
+    assert_clean(&mut w);
+}
+
+/// RFC 9293 section 3.8.6.3.
+#[test]
+fn an_acknowledgement_waits_no_longer_than_a_moment() {
+    let mut w = World::plain();
+    let (id, far) = open(&mut w, SERVER);
+    w.settle();
+    let before = w.frames;
+    w.container.tcp_send(id, b"a statement");
+    w.pass(Duration::from_millis(2));
+    assert_eq!(w.frames, before + 1);
+    w.container.tcp_send(id, &[0; 4000]);
+    w.settle();
+    assert_eq!(w.frames, before + 2, "two segments are acknowledged at once");
+    far.take(5000);
+    w.container.tcp_close(id);
+    w.pass(Duration::from_millis(2));
+    assert_eq!(w.frames, before + 3);
+    far.finish();
+    assert_clean(&mut w);
+}
+
+#[test]
+fn a_far_side_that_vanished_is_noticed_by_the_hosts_kernel() {
+    let mut w = World::plain();
+    let (id, far) = open(&mut w, SERVER);
+    w.pass(30 * SECOND);
+    assert!(!far.kept_alive(), "short connections are spared the calls");
+    upload(&mut w, id, &far, b"request", 100);
+    w.pass(100 * SECOND);
+    assert!(far.kept_alive());
     close(&mut w, id, &far);
 }
 

@@ -64,6 +64,17 @@ pub(super) enum Send {
     FinAcked,
 }
 
+/// Whether an acknowledgement is owed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum AckDue {
+    /// None.
+    No,
+    /// At the end of the batch; the connection is on the relay's list.
+    Now,
+    /// Then at the latest; the connection is in the relay's queue.
+    By(Instant),
+}
+
 #[derive(Debug)]
 pub(super) struct Conn<S> {
     pub(super) flow: FlowId,
@@ -82,6 +93,8 @@ pub(super) struct Conn<S> {
 
     /// Next sequence number expected of the container.
     pub(super) rcv_nxt: Seq,
+    /// What was last acknowledged to it.
+    pub(super) rcv_acked: Seq,
     /// Right edge of the window advertised to it.
     pub(super) rcv_edge: Seq,
     /// Our window scale.
@@ -123,8 +136,8 @@ pub(super) struct Conn<S> {
     pub(super) failed: bool,
     /// Our FIN went out before the container's came in.
     pub(super) closed_first: bool,
-    /// An acknowledgement is due at the end of the batch; the connection is on the relay's list.
-    pub(super) ack_due: bool,
+    /// Whether an acknowledgement is owed.
+    pub(super) ack_due: AckDue,
     /// The window was advertised as (nearly) closed: tell when it reopens.
     pub(super) window_closed: bool,
     /// The host's socket had plenty of room when the window was last found out, and was sent nothing since.
@@ -163,6 +176,7 @@ impl<S> Conn<S> {
             recv: Recv::Open,
             send: Send::Open,
             rcv_nxt: Seq(0),
+            rcv_acked: Seq(0),
             rcv_edge: Seq(0),
             rcv_scale: 0,
             snd_una: iss,
@@ -185,7 +199,7 @@ impl<S> Conn<S> {
             hangup: false,
             failed: false,
             closed_first: false,
-            ack_due: false,
+            ack_due: AckDue::No,
             window_closed: false,
             roomy: false,
             short: false,

@@ -242,8 +242,10 @@ impl<H: TcpHost> Relay<H> {
         if let Some(conn) = self.conns.get_mut(key) {
             // The window of a SYN is never scaled.
             conn.snd_wnd = u32::from(seg.window);
+            conn.ack_due = AckDue::Now;
+            self.due.push(key);
         }
-        self.acknowledge(cx, key);
+        // What the client has said by now carries the acknowledgement.
         self.pump(cx, key);
     }
 
@@ -263,7 +265,8 @@ impl<H: TcpHost> Relay<H> {
         conn.snd_nxt = seg.ack;
         conn.snd_wnd = u32::from(seg.window) << conn.snd_scale;
         self.note_state(cx, key);
-        self.schedule(cx.now, key);
+        // The timer of the SYN has done its work.
+        self.restart_timer(cx.now, key);
     }
 
     /// Both ends are open (RFC 9293 section 3.10.7.4).
@@ -431,13 +434,8 @@ impl<H: TcpHost> Relay<H> {
                 let _ = socket.shutdown_send();
             }
             self.note_state(cx, key);
-            self.acknowledge(cx, key);
-            return true;
         }
-        if !conn.ack_due {
-            conn.ack_due = true;
-            self.due.push(key);
-        }
+        self.owe_ack(cx.now, key);
         true
     }
 
@@ -476,9 +474,17 @@ impl<H: TcpHost> Relay<H> {
         if conn.recv != Recv::Shut || conn.send != Send::FinAcked || conn.phase != Phase::Open {
             return;
         }
-        if !conn.closed_first {
+        let closed_first = conn.closed_first;
+        if conn.ack_due != AckDue::No {
+            // Nothing else will carry it.
+            self.acknowledge(cx, key);
+        }
+        if !closed_first {
             return self.forget(cx, key);
         }
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
         conn.phase = Phase::TimeWait;
         conn.socket = None;
         conn.ticket = None;

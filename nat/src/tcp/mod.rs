@@ -7,7 +7,8 @@
 //! *Container to host.* A segment in order goes from the frame straight to `send`. What the socket takes is
 //! acknowledged; what it does not take is not, and the container sends it again. The window advertised follows the
 //! socket's free space, so that it takes nearly everything. Nothing out of order is kept: a gap is answered by a duplicate
-//! acknowledgement at once. Acknowledgements of data in order coalesce over a batch of frames ([`Relay::flush`]).
+//! acknowledgement at once. Acknowledgements of data in order coalesce over a batch of frames ([`Relay::flush`]); that of
+//! less than two segments, or of a FIN, waits a moment for what the host has to say, which carries it.
 //!
 //! *Host to container.* Bytes are peeked at, at an offset, into the frame buffer behind ready-made headers, and sent as one
 //! super-frame. They leave the host's socket only when the container has acknowledged them; a retransmission is another
@@ -35,9 +36,10 @@ mod segment;
 mod seq;
 mod timer;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use pontoon_switch::{DropReason, Frame, Instant, PortId, Ready};
 use siphasher::sip::SipHasher13;
@@ -49,13 +51,17 @@ use crate::icmp::{self, IcmpError};
 use crate::packet::{IpRepr, Packet};
 use crate::slab::{Key, Slab};
 
-use conn::{Conn, Phase, Send};
+use conn::{AckDue, Conn, Phase, Send};
 use listen::Listener;
 use segment::{Draft, Flags, Segment};
 use seq::Seq;
 
 /// Our window scale: with it the window reaches 8 MiB, twice the kernel's default send buffer.
 const WINDOW_SCALE: u8 = 7;
+
+/// How long an acknowledgement may wait for something to be carried by (RFC 9293 section 3.8.6.3: less than half a second).
+/// Far sides that are near answer within; a container whose next piece waits for it loses next to nothing.
+const ACK_DELAY: Duration = Duration::from_millis(1);
 
 /// Least MSS that is believed: that of the least IPv4 MTU, 68.
 const MSS_MIN: u16 = 28;
@@ -71,6 +77,8 @@ pub struct Relay<H: TcpHost> {
     timers: BTreeSet<(Instant, u32, u32)>,
     /// Connections that owe an acknowledgement at the end of the batch.
     due: Vec<Key>,
+    /// Those that owe one by then, in the order of that.
+    later: VecDeque<(Instant, Key)>,
     secret: (u64, u64),
 }
 
@@ -83,6 +91,7 @@ impl<H: TcpHost> Relay<H> {
             retry_at: None,
             timers: BTreeSet::new(),
             due: Vec::new(),
+            later: VecDeque::new(),
             secret,
         }
     }
@@ -178,17 +187,53 @@ impl<H: TcpHost> Relay<H> {
         self.retry_listeners(cx);
         let mut due = std::mem::take(&mut self.due);
         for key in due.drain(..) {
-            if self.conns.get(key).is_some_and(|c| c.ack_due) {
+            if self.conns.get(key).is_some_and(|c| c.ack_due == AckDue::Now) {
                 self.acknowledge(cx, key);
             }
         }
         self.due = due;
+        while let Some(&(at, key)) = self.later.front() {
+            match self.conns.get(key).map(|c| c.ack_due) {
+                Some(AckDue::By(by)) if by == at => {
+                    if at > cx.now {
+                        return;
+                    }
+                    self.later.pop_front();
+                    self.acknowledge(cx, key);
+                }
+                // Something carried it.
+                Some(AckDue::By(_) | AckDue::Now | AckDue::No) | None => {
+                    self.later.pop_front();
+                }
+            }
+        }
+    }
+
+    /// The connection owes the container an acknowledgement.
+    fn owe_ack(&mut self, now: Instant, key: Key) {
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
+        // RFC 9293 section 3.8.6.3: at least every second full-sized segment. Nor does one who may send no more wait.
+        let much = conn.rcv_nxt.since(conn.rcv_acked) >= 2 * u32::from(conn.mss);
+        let tight = !conn.rcv_edge.after(conn.rcv_nxt.plus(u32::from(conn.mss)));
+        if much || tight {
+            if conn.ack_due != AckDue::Now {
+                conn.ack_due = AckDue::Now;
+                self.due.push(key);
+            }
+        } else if conn.ack_due == AckDue::No {
+            let by = now + ACK_DELAY;
+            conn.ack_due = AckDue::By(by);
+            self.later.push_back((by, key));
+        }
     }
 
     /// When the relay next wants [`Relay::flush`] called.
     pub fn deadline(&self) -> Option<Instant> {
         let timer = self.timers.first().map(|&(at, _, _)| at);
-        [timer, self.retry_at].into_iter().flatten().min()
+        let ack = self.later.front().map(|&(at, _)| at);
+        [timer, self.retry_at, ack].into_iter().flatten().min()
     }
 
     /// The container says that what was sent to it in `flow` did not fit a link of `mtu` bytes: segments are smaller

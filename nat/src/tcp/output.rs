@@ -37,6 +37,7 @@ impl<H: TcpHost> Relay<H> {
         let window = space.min(0xffff) as u16;
         if answer {
             conn.rcv_edge = conn.rcv_nxt.plus(u32::from(window));
+            conn.rcv_acked = conn.rcv_nxt;
         }
         conn.snd_nxt = conn.snd_una.plus(1);
         conn.snd_max = conn.snd_nxt;
@@ -234,7 +235,8 @@ impl<H: TcpHost> Relay<H> {
         let Some(conn) = self.conns.get_mut(key) else {
             return;
         };
-        conn.ack_due = false;
+        conn.ack_due = AckDue::No;
+        conn.rcv_acked = conn.rcv_nxt;
         let draft = Draft {
             src: conn.remote,
             dst: conn.container,

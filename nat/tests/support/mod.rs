@@ -76,6 +76,8 @@ pub struct World {
     pub sent: Option<Vec<(Vec<u8>, Offload)>>,
     /// Largest frame and super-frame that the gateway has sent, in bytes.
     pub largest: usize,
+    /// How many it has sent.
+    pub frames: usize,
 }
 
 impl World {
@@ -101,6 +103,7 @@ impl World {
             out: Recorder::default(),
             sent: None,
             largest: 0,
+            frames: 0,
         }
     }
 
@@ -132,6 +135,7 @@ impl World {
         for (bytes, offload) in std::mem::take(&mut self.out.frames) {
             moved = true;
             self.largest = self.largest.max(bytes.len());
+            self.frames += 1;
             for packet in explode(&bytes, offload) {
                 assert_sound(&packet);
             }
