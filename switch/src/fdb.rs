@@ -88,9 +88,11 @@ pub struct Fdb {
     shares: Vec<u32>,
     counters: FdbCounters,
     per_port: u32,
+    /// The address learned last and what is in the table of it, while nothing else has changed: frames come in runs.
+    last: Option<(u64, Seen)>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Seen {
     port: PortId,
     at: Instant,
@@ -112,12 +114,17 @@ impl Fdb {
             shares: Vec::new(),
             counters: FdbCounters::default(),
             per_port,
+            last: None,
         }
     }
 
     /// Notes that `mac` sent from `port`.
     pub fn learn(&mut self, now: Instant, vlan: u16, mac: MacAddr, port: PortId) -> Learn {
         let key = key(vlan, mac);
+        let this = Some((key, Seen { port, at: now }));
+        if self.last == this {
+            return Learn::Known;
+        }
         if !self.fixed.is_empty()
             && let Some(&owner) = self.fixed.get(&key)
         {
@@ -127,12 +134,14 @@ impl Fdb {
                 Learn::Taken(owner)
             };
         }
+        self.last = None;
         let Some(seen) = self.learned.get_mut(&key) else {
             return self.insert(now, key, port);
         };
         let before = *seen;
         if before.port == port {
             seen.at = now;
+            self.last = this;
             return Learn::Known;
         }
         if self.share(port) >= self.per_port {
@@ -201,6 +210,7 @@ impl Fdb {
     /// Binds `mac` to `port` until the port goes or the entry is taken back.
     pub fn set_static(&mut self, vlan: u16, mac: MacAddr, port: PortId) {
         let key = key(vlan, mac);
+        self.last = None;
         if let Some(seen) = self.learned.pop(&key) {
             *self.share_mut(seen.port) -= 1;
         }
@@ -214,6 +224,7 @@ impl Fdb {
 
     /// Forgets everything about `port`.
     pub fn remove_port(&mut self, port: PortId) {
+        self.last = None;
         self.fixed.retain(|_, p| *p != port);
         self.learned.retain(|_, seen| seen.port != port);
         *self.share_mut(port) = 0;

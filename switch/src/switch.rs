@@ -15,7 +15,7 @@
 
 use crate::fdb::{Fdb, FdbEntry, Learn};
 use crate::frame::{MAX_FRAME, VlanTag};
-use crate::headers::ETHERNET_LEN;
+use crate::headers::{ETHERNET_LEN, is_vlan};
 use crate::policy::{Guard, Policy};
 use crate::{DropReason, Instant, MacAddr, PortId};
 
@@ -177,13 +177,18 @@ impl Switch {
 
     /// Decides where the frame `bytes` goes, and learns from it.
     pub fn decide(&mut self, now: Instant, ingress: Ingress, bytes: &[u8]) -> Decision {
-        let (Some(dst), Some(src)) = (MacAddr::first(bytes), bytes.get(6..).and_then(MacAddr::first)) else {
+        let Some(&[a, b, c, d, e, f, g, h, i, j, k, l, t, u]) = bytes.first_chunk::<ETHERNET_LEN>() else {
             return Decision::Drop(DropReason::BadLength);
         };
-        if bytes.len() < ETHERNET_LEN || bytes.len() > MAX_FRAME {
+        if bytes.len() > MAX_FRAME {
             return Decision::Drop(DropReason::BadLength);
         }
-        let vlan = VlanTag::of(bytes).map_or(0, VlanTag::id);
+        let (dst, src) = (MacAddr([a, b, c, d, e, f]), MacAddr([g, h, i, j, k, l]));
+        let vlan = if is_vlan(u16::from_be_bytes([t, u])) {
+            VlanTag::of(bytes).map_or(0, VlanTag::id)
+        } else {
+            0
+        };
         let port = match ingress {
             Ingress::Port(id) => match self.admit(now, id, vlan, src, bytes) {
                 Ok(()) => Some(id),
@@ -235,6 +240,10 @@ impl Switch {
             return Err(DropReason::Spoofed);
         }
         member.guard.admit(src, bytes)?;
+        if vlan == 0 && member.guard.bound_mac().is_some() {
+            // The address is the port's own, then, and in the table for good.
+            return Ok(());
+        }
         match self.fdb.learn(now, vlan, src, id) {
             // A port whose share is used up still sends: answers reach it as unknown unicast does.
             Learn::Known | Learn::New | Learn::Moved(_) | Learn::Full => Ok(()),
