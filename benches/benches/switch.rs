@@ -49,7 +49,7 @@ fn main() {
             );
         }
     }
-    for len in [64, 1500, 65_535] {
+    for len in [20, 64, 1500, 65_535] {
         let bytes = vec![0x5a; len];
         let each = time(100_000, |_| {
             black_box(offload::sum(black_box(&bytes)));

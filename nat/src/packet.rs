@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use pontoon_switch::{DropReason, Frame, MacAddr, PortId};
+use pontoon_switch::{DropReason, Frame, MacAddr, PortId, offload};
 use smoltcp::wire::{EthernetProtocol, IpProtocol, Ipv4Packet, Ipv6Packet};
 
 /// Bytes of an Ethernet header without a tag.
@@ -68,31 +68,40 @@ impl Packet {
     }
 
     fn parse_v4(ingress: PortId, src_mac: MacAddr, bytes: &[u8]) -> Result<Self, DropReason> {
-        let ip = Ipv4Packet::new_checked(&bytes[ETHERNET..]).map_err(|_| DropReason::Malformed)?;
-        if ip.version() != 4 || ip.header_len() < 20 {
+        let ip = &bytes[ETHERNET..];
+        let Some(h) = ip.first_chunk::<20>() else {
+            return Err(DropReason::Malformed);
+        };
+        let word = |at: usize| u16::from_be_bytes([h[at], h[at + 1]]);
+        let (header_len, total_len) = (usize::from(h[0] & 0x0f) * 4, usize::from(word(2)));
+        if h[0] >> 4 != 4 || header_len < 20 || header_len > total_len || total_len > ip.len() {
             return Err(DropReason::Malformed);
         }
-        if !ip.verify_checksum() {
+        // The sum over a header with its checksum is all ones (RFC 1071, 2).
+        if offload::header_sum(&ip[..header_len]) != 0xffff {
             return Err(DropReason::BadChecksum);
         }
-        let fragment = (ip.more_frags() || ip.frag_offset() != 0).then(|| Fragment {
-            id: u32::from(ip.ident()),
-            offset: u32::from(ip.frag_offset()),
-            more: ip.more_frags(),
+        // DF, MF and the offset in units of eight bytes (RFC 791, 3.1).
+        let place = word(6);
+        let (offset, more) = (u32::from(place & 0x1fff) * 8, place & 0x2000 != 0);
+        let fragment = (more || offset != 0).then(|| Fragment {
+            id: u32::from(word(4)),
+            offset,
+            more,
         });
         Ok(Self {
             ingress,
             src_mac,
-            src: ip.src_addr().into(),
-            dst: ip.dst_addr().into(),
-            protocol: ip.next_header(),
-            hop_limit: ip.hop_limit(),
-            tos: bytes[ETHERNET + 1],
-            dont_fragment: ip.dont_frag(),
+            src: Ipv4Addr::new(h[12], h[13], h[14], h[15]).into(),
+            dst: Ipv4Addr::new(h[16], h[17], h[18], h[19]).into(),
+            protocol: IpProtocol::from(h[9]),
+            hop_limit: h[8],
+            tos: h[1],
+            dont_fragment: place & 0x4000 != 0,
             fragment,
             ip: ETHERNET,
-            payload: ETHERNET + usize::from(ip.header_len()),
-            end: ETHERNET + usize::from(ip.total_len()),
+            payload: ETHERNET + header_len,
+            end: ETHERNET + total_len,
         })
     }
 

@@ -253,12 +253,23 @@ fn the_packet_length_of_a_super_frame_is_its_segments() {
     }
 }
 
+#[test]
+fn a_sum_that_carries_everywhere_is_right() {
+    for len in 0..200 {
+        let ones = vec![0xff; len];
+        assert_eq!(sum(&ones), simple_sum(&ones), "{len} bytes");
+        assert_eq!(header_sum(&ones), sum(&ones), "{len} bytes");
+    }
+}
+
 proptest! {
     #[test]
     fn the_fast_sum_is_the_simple_one(bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
         // Both zeroes of ones' complement are the same number.
         prop_assert_eq!(sum(&bytes) % 0xffff, simple_sum(&bytes) % 0xffff);
         prop_assert_eq!(sum(&bytes) == 0, bytes.iter().all(|&b| b == 0));
+        let header = &bytes[..bytes.len().min(20)];
+        prop_assert_eq!(header_sum(header), sum(header));
     }
 
     #[test]
