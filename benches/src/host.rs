@@ -108,6 +108,9 @@ impl TcpSocket for Socket {
     fn shutdown_send(&mut self) -> io::Result<()> {
         Ok(())
     }
+    fn keep_alive(&mut self) -> io::Result<()> {
+        Ok(())
+    }
     fn reset_on_drop(&mut self) {}
     fn local_addr(&self) -> io::Result<SocketAddr> {
         Ok(HOST)
