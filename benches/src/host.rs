@@ -81,9 +81,6 @@ impl TcpSocket for Socket {
     fn connected(&mut self) -> io::Result<bool> {
         Ok(true)
     }
-    fn keep_alive(&mut self) -> io::Result<()> {
-        Ok(())
-    }
     fn send(&mut self, data: &[u8]) -> io::Result<usize> {
         self.0.taken.set(self.0.taken.get() + data.len());
         Ok(data.len())
