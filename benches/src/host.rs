@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use pontoon_nat::host::{
     Accepted, Connect, HostError, IpVersion, PingError, PingHost, PingRecv, PingSend, PingSocket, SendSpace,
-    TcpHost, TcpSocket, Token, UdpHost, UdpRecv, UdpSend, UdpSocket,
+    TcpHost, TcpSocket, Token, UdpBatch, UdpHost, UdpRecv, UdpSend, UdpSocket,
 };
 
 /// Who answers on the other side.
@@ -160,6 +160,16 @@ impl UdpSocket for Socket {
             hop_limit: Some(60),
             tos: 0,
             segment: self.0.segment.get(),
+        })
+    }
+    fn recv_many(&mut self, batch: &mut UdpBatch) -> io::Result<()> {
+        let asked = batch.asked();
+        batch.fill(|_, got| {
+            got(UdpSocket::recv(self, &mut [])?);
+            (1..asked)
+                .map_while(|_| UdpSocket::recv(self, &mut []).ok())
+                .for_each(got);
+            Ok(())
         })
     }
     fn recv_error(&mut self, _: &mut [u8]) -> io::Result<Option<HostError>> {

@@ -37,6 +37,22 @@ pub struct Cx<'a, H> {
 }
 
 impl<H> Cx<'_, H> {
+    /// The same with another buffer for frames, with the packet's data in it already.
+    pub fn with_buf<'b>(&'b mut self, buf: &'b mut [u8]) -> Cx<'b, H> {
+        Cx {
+            now: self.now,
+            out: self.out,
+            host: self.host,
+            flows: self.flows,
+            config: self.config,
+            neighbours: self.neighbours,
+            buf,
+            shares: self.shares,
+            errors: self.errors,
+            ident: self.ident,
+        }
+    }
+
     /// Where the transport header stands in [`Cx::buf`] for a packet to `dst`: data can be put there before
     /// [`Cx::transmit`] writes the headers in front of it.
     pub fn payload_offset(dst: IpAddr) -> usize {

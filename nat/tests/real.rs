@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use pontoon_nat::config::Outbound;
 use pontoon_nat::host::real::RealHost;
 use pontoon_nat::host::{
-    HostError, IpVersion, Kind, Origin, PingHost, PingSend, PingSocket, Token, UdpHost, UdpSend, UdpSocket,
+    HostError, IpVersion, Kind, Origin, PingHost, PingSend, PingSocket, ROOM_BEFORE, Token, UdpBatch,
+    UdpHost, UdpSend, UdpSocket,
 };
 use pontoon_switch::{Feature, Features, Worker};
 use rustix::io::Errno;
@@ -194,6 +195,34 @@ fn udp(host: &mut RealHost, version: IpVersion, local: &str, elsewhere: &str) {
         }
         assert_eq!(whole, expected);
     }
+
+    // Many at once into a batch: in order, until there are no more.
+    let mut batch = UdpBatch::default();
+    for n in 0..12u8 {
+        a.send(&how, &vec![n; usize::from(n) * 100]).expect("send");
+    }
+    let mut seen = Vec::new();
+    while seen.len() < 12 {
+        batch.ask(5);
+        wait(|| b.recv_many(&mut batch)).expect("datagrams");
+        for (n, got) in batch.received().to_vec().into_iter().enumerate() {
+            assert_eq!(
+                (got.remote, got.tos, got.hop_limit),
+                (at(local, pa), 0x28, Some(3))
+            );
+            assert_eq!((got.local, got.segment), (Some(at(local, 0).ip()), None));
+            seen.push(batch.room(n)[ROOM_BEFORE..][..got.len].to_vec());
+        }
+    }
+    assert!(
+        seen.iter()
+            .enumerate()
+            .all(|(n, data)| *data == vec![n as u8; n * 100])
+    );
+    assert_eq!(
+        b.recv_many(&mut batch).expect_err("no more").kind(),
+        io::ErrorKind::WouldBlock
+    );
 
     // Too big for the way there: told with the MTU; or fragmented, where that is allowed.
     let big = vec![0; 1450];

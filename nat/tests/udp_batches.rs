@@ -5,7 +5,8 @@ mod wire;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use pontoon_fixtures::packet::Parsed;
+use pontoon_fixtures::packet::{Parsed, explode};
+use pontoon_nat::host::UdpRecv;
 use pontoon_nat::host::sim::udp::Sent;
 use pontoon_switch::DropReason;
 use rustix::io::Errno;
@@ -216,4 +217,111 @@ fn what_waits_of_a_port_taken_back_is_counted() {
     assert!(w.gateway.unpublish(rule));
     w.settle();
     assert_eq!((w.dropped(DropReason::NoFlow), w.udp().sent.len()), (2, 0));
+}
+
+/// The UDP payloads of frames, with who sent them, and into how many frames they were put.
+fn heard(w: &mut Wire) -> (Vec<(SocketAddr, Vec<u8>)>, Vec<usize>) {
+    let frames = w.settle_offloaded();
+    let pieces: Vec<_> = frames.iter().map(|(f, o)| explode(f, *o)).collect();
+    let counts = pieces.iter().map(Vec::len).collect();
+    let datagrams = pieces
+        .iter()
+        .flatten()
+        .map(|f| udp_of(std::slice::from_ref(f)))
+        .map(|(src, _, data)| (src, data))
+        .collect();
+    (datagrams, counts)
+}
+
+fn received(remote: &str, tos: u8, hop_limit: u8) -> UdpRecv {
+    UdpRecv {
+        len: 0,
+        remote: addr(remote),
+        local: None,
+        hop_limit: Some(hop_limit),
+        tos,
+        segment: None,
+    }
+}
+
+#[test]
+fn what_waits_of_one_sender_comes_as_one_super_frame() {
+    for far in ["198.51.100.10:4000", "[2001:db8:2::10]:4000"] {
+        let mut w = Wire::plain();
+        w.udp_out(5000, far, b"hello");
+        let port = w.sent().port;
+        let lens = [100, 100, 100, 40, 100, 0, 0, 1452, 1452, 2000, 2000];
+        for (n, &len) in lens.iter().enumerate() {
+            assert!(w.udp().inject(port, addr(far), &vec![n as u8; len]));
+        }
+        // The last two are over the link's MTU: one by one, in fragments.
+        let fragments = w.settle_offloaded().split_off(5);
+        assert!(fragments.len() >= 4 && fragments.iter().all(|(f, _)| f.len() <= 1514));
+        let lens = [100, 100, 100, 40, 0, 0, 1452, 1452];
+        for (n, &len) in lens.iter().enumerate() {
+            assert!(w.udp().inject(port, addr(far), &vec![n as u8; len]));
+        }
+        let (datagrams, counts) = heard(&mut w);
+        assert_eq!(counts, [4, 1, 1, 2]);
+        for (n, (datagram, len)) in datagrams.iter().zip(lens).enumerate() {
+            assert_eq!(*datagram, (addr(far), vec![n as u8; len]));
+        }
+        let flow = w.gateway.flows(w.now, None, 0, 1).0.remove(0).1;
+        assert_eq!(flow.received.packets, 11 + 8);
+    }
+}
+
+#[test]
+fn what_differs_comes_apart_and_in_order() {
+    let mut w = Wire::plain();
+    let socket = w
+        .gateway
+        .host_mut()
+        .udp_bound(addr("0.0.0.0:8053"))
+        .expect("bound");
+    w.gateway
+        .publish_udp(A, addr("10.0.2.100:53"), socket)
+        .expect("published");
+    let kinds = [
+        ("198.51.100.10:4242", 0, 60),
+        ("198.51.100.10:4242", 0, 60),
+        ("198.51.100.10:4243", 0, 60),
+        ("198.51.100.10:4242", 0x28, 60),
+        ("198.51.100.10:4242", 0x28, 59),
+        ("198.51.100.10:4242", 0x28, 59),
+    ];
+    for (n, (remote, tos, hops)) in kinds.into_iter().enumerate() {
+        let datagram = received(remote, tos, hops);
+        assert!(w.udp().receive(8053, datagram, &[n as u8; 3]));
+    }
+    let (datagrams, counts) = heard(&mut w);
+    assert_eq!(counts, [2, 1, 1, 2]);
+    let expected: Vec<_> = kinds
+        .into_iter()
+        .enumerate()
+        .map(|(n, (remote, ..))| (addr(remote), vec![n as u8; 3]))
+        .collect();
+    assert_eq!(datagrams, expected);
+    // What the kernel has joined already goes on as it is.
+    let joined = UdpRecv {
+        segment: Some(2),
+        ..received("198.51.100.10:4242", 0, 60)
+    };
+    for _ in 0..2 {
+        assert!(w.udp().receive(8053, joined, b"aabbc"));
+    }
+    assert_eq!(heard(&mut w).1, [3, 3]);
+}
+
+#[test]
+fn a_stranger_within_a_batch_is_kept_out_of_it() {
+    let mut w = Wire::plain();
+    w.udp_out(5000, "198.51.100.10:4000", b"hello");
+    let port = w.sent().port;
+    for from in ["198.51.100.10", "203.0.113.20", "203.0.113.20", "198.51.100.10"] {
+        assert!(w.udp().inject(port, addr(&format!("{from}:4000")), b"x"));
+    }
+    let (datagrams, _) = heard(&mut w);
+    assert_eq!(datagrams, vec![(addr("198.51.100.10:4000"), b"x".to_vec()); 2]);
+    assert_eq!(w.dropped(DropReason::Filtered), 2);
 }

@@ -9,10 +9,12 @@ pub mod real;
 pub mod sim;
 mod tcp;
 mod udp;
+mod udp_batch;
 
 pub use ping::{PingError, PingHost, PingRecv, PingSend, PingSocket};
 pub use tcp::{Accepted, Connect, SendSpace, TcpHost, TcpSocket};
 pub use udp::{HostError, IpVersion, MAX_RUN, Origin, UdpHost, UdpRecv, UdpSend, UdpSocket, nth};
+pub use udp_batch::{MAX_BATCH, ROOM_BEFORE, UdpBatch};
 
 /// Everything that a gateway needs of a host.
 pub trait Host: TcpHost + UdpHost + PingHost {}

@@ -4,7 +4,7 @@
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 
-use super::Token;
+use super::{Token, UdpBatch};
 
 /// A version of IP.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -172,6 +172,13 @@ pub trait UdpSocket {
     /// # Errors
     /// `WouldBlock` if none is there. Waiting errors are no failure here: see [`UdpSocket::recv_error`].
     fn recv(&mut self, buf: &mut [u8]) -> io::Result<UdpRecv>;
+
+    /// Takes the next datagrams into `batch`, as many as [are asked for](UdpBatch::ask) or there are. If it gets fewer
+    /// than were asked for, there are no more, and whatever comes later makes an edge: nothing has to be tried again.
+    ///
+    /// # Errors
+    /// Those of [`UdpSocket::recv`]; the batch is then empty.
+    fn recv_many(&mut self, batch: &mut UdpBatch) -> io::Result<()>;
 
     /// Takes the next error about an earlier datagram, with what is known of its payload in `buf`; `None` if none waits.
     fn recv_error(&mut self, buf: &mut [u8]) -> io::Result<Option<HostError>>;

@@ -12,7 +12,7 @@ use crate::config::{Filtering, HostLoopback};
 use crate::cx::Cx;
 use crate::flow::{Direction, Entry, FlowId, Protocol, State, Tuple};
 use crate::fragment;
-use crate::host::{HostError, Kind, Token, UdpHost, UdpRecv, UdpSocket};
+use crate::host::{HostError, Kind, MAX_BATCH, ROOM_BEFORE, Token, UdpBatch, UdpHost, UdpRecv, UdpSocket};
 use crate::icmp::{self, IcmpError};
 use crate::packet::{ETHERNET, IpRepr};
 use crate::slab::Key;
@@ -30,30 +30,66 @@ pub(super) struct Way {
 impl<H: UdpHost> Relay<H> {
     /// Reads the socket under `token` until it is empty, or has had its turn.
     pub(super) fn read(&mut self, cx: &mut Cx<'_, H>, token: Token) {
-        let mut failures = 0;
-        for _ in 0..READ_BUDGET {
-            let Some(like) = self.container(token) else { return };
-            let Some(socket) = self.socket(token) else { return };
-            let at = Cx::<H>::payload_offset(like.ip()) + HEADER;
-            match socket.recv(&mut cx.buf[at..]) {
-                Ok(received) => {
-                    if let Err(reason) = self.deliver(cx, token, &received) {
-                        cx.out.drop(None, reason);
+        let mut batch = std::mem::take(&mut self.inbox);
+        if !self.read_turn(cx, token, &mut batch) {
+            self.leave(token);
+        }
+        self.inbox = batch;
+    }
+
+    /// False if its turn was over before it was empty.
+    fn read_turn(&mut self, cx: &mut Cx<'_, H>, token: Token, batch: &mut UdpBatch) -> bool {
+        let (mut left, mut failures) = (READ_BUDGET, 0);
+        while left > 0 {
+            batch.ask(self.ask.min(left));
+            let Some(socket) = self.socket(token) else {
+                return true;
+            };
+            match socket.recv_many(batch) {
+                Ok(()) => {
+                    self.deliver_all(cx, token, batch);
+                    let got = batch.received().len();
+                    self.ask = next_ask(batch);
+                    if got < batch.asked() {
+                        return true;
                     }
+                    left -= got;
                 }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return true,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => left -= 1,
                 // An error of an earlier datagram, which the call takes off the socket; but no socket may fail for ever.
                 Err(_) => {
                     cx.out.drop(None, DropReason::HostError);
                     failures += 1;
                     if failures == READ_FAILURES {
-                        return;
+                        return true;
                     }
                 }
             }
         }
-        self.leave(token);
+        false
+    }
+
+    /// Delivers a batch, what can go as one super-frame together.
+    fn deliver_all(&mut self, cx: &mut Cx<'_, H>, token: Token, batch: &mut UdpBatch) {
+        let mut first = 0;
+        while first < batch.received().len() {
+            let together = alike(&batch.received()[first..]);
+            let mut received = batch.received()[first];
+            if together > 1 {
+                batch.join(first, first + together);
+                let lens = batch.received()[first..first + together].iter().map(|r| r.len);
+                received.segment = u16::try_from(received.len).ok();
+                received.len = lens.sum();
+            }
+            let like = self.container(token).map_or(received.remote, |c| c);
+            let before = Cx::<H>::payload_offset(like.ip()) + HEADER;
+            let mut cx = cx.with_buf(&mut batch.room(first)[ROOM_BEFORE - before..]);
+            if let Err(reason) = self.deliver(&mut cx, token, &received) {
+                (0..together).for_each(|_| cx.out.drop(None, reason));
+            }
+            first += together;
+        }
     }
 
     fn container(&self, token: Token) -> Option<SocketAddr> {
@@ -178,6 +214,55 @@ impl<H: UdpHost> Relay<H> {
         Some(())
     }
 }
+
+/// How many of the first of `received` can go as one super-frame: of one sender and kind, of one length but for the
+/// last, which may be shorter, and none of them empty.
+fn alike(received: &[UdpRecv]) -> usize {
+    let Some(&first) = received.first() else { return 0 };
+    if first.segment.is_some() || first.len == 0 || first.len > usize::from(u16::MAX) {
+        return 1;
+    }
+    let mut total = first.len;
+    let mut count = 1;
+    for next in &received[1..] {
+        let same = UdpRecv {
+            len: first.len,
+            ..*next
+        } == first;
+        total += next.len;
+        if !same || next.len == 0 || next.len > first.len || total > LONGEST_JOINED {
+            break;
+        }
+        count += 1;
+        if next.len < first.len {
+            break;
+        }
+    }
+    count
+}
+
+/// Payload bytes of a super-frame of either IP version at most.
+const LONGEST_JOINED: usize = 65_507;
+
+/// How many datagrams to ask for after `batch`: as many again as there may be at once, but few of long ones, so that
+/// they stay in the cache until they are sent on.
+fn next_ask(batch: &UdpBatch) -> usize {
+    if batch.received().iter().any(|r| r.len > LONG) {
+        return FEWEST;
+    }
+    let got = batch.received().len();
+    if got == batch.asked() {
+        (got * 2).min(MAX_BATCH)
+    } else {
+        got.next_power_of_two().max(FEWEST)
+    }
+}
+
+/// Datagrams asked for at least.
+pub(super) const FEWEST: usize = 4;
+
+/// Bytes of a datagram, or of several that the host joined, from which on few are taken at a time.
+const LONG: usize = 4096;
 
 /// How a container sees the host's `remote`: the host's loopback is behind the gateway's address, if anywhere.
 pub(super) fn shown<H>(cx: &Cx<'_, H>, remote: IpAddr) -> Result<IpAddr, DropReason> {

@@ -36,7 +36,7 @@ use pontoon_switch::{DropReason, Instant, PortId, Ready};
 
 use crate::cx::Cx;
 use crate::flow::{Entry, FlowId};
-use crate::host::{Kind, Token, UdpHost, UdpSocket};
+use crate::host::{Kind, Token, UdpBatch, UdpHost, UdpSocket};
 use crate::share::Ticket;
 use crate::slab::{Key, Slab};
 use outbox::Outbox;
@@ -92,6 +92,9 @@ pub struct Relay<H: UdpHost> {
     scratch: Box<[u8]>,
     /// What containers have sent within this batch.
     outbox: Outbox,
+    /// For what is read of a socket at once, and how many datagrams that is to be next.
+    inbox: UdpBatch,
+    ask: usize,
 }
 
 impl<H: UdpHost> Default for Relay<H> {
@@ -113,6 +116,8 @@ impl<H: UdpHost> Relay<H> {
             unread: Vec::new(),
             scratch: vec![0; 2048].into_boxed_slice(),
             outbox: Outbox::default(),
+            inbox: UdpBatch::default(),
+            ask: inbound::FEWEST,
         }
     }
 

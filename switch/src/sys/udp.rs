@@ -217,18 +217,93 @@ pub fn send(fd: BorrowedFd<'_>, how: &Outgoing, parts: &[IoSlice<'_>]) -> io::Re
 /// `WouldBlock` if there is none; also an error that was waiting on the socket, which the call takes off it.
 pub fn recv(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Incoming> {
     let message = receive(fd, buf, 0)?;
-    let remote =
-        decode_name(&message.name).ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?;
+    let truncated = message.flags & libc::MSG_TRUNC != 0;
+    incoming(
+        message.len,
+        truncated,
+        &message.name,
+        messages(message.control.filled()),
+    )
+}
+
+/// Datagrams that [`recv_many`] takes at most.
+pub const MAX_BATCH: usize = 32;
+
+/// Receives up to `bufs.len()` datagrams, [`MAX_BATCH`] at most, one into each buffer, without blocking. What is known
+/// of each is given to `each`, in order. How many there were: fewer than buffers mean that there was no more, or an error
+/// that the next call meets.
+///
+/// # Errors
+/// `WouldBlock` if there is none; also an error that was waiting on the socket, which the call takes off it.
+pub fn recv_many<'b>(
+    fd: BorrowedFd<'_>,
+    bufs: impl Iterator<Item = &'b mut [u8]>,
+    mut each: impl FnMut(Incoming),
+) -> io::Result<usize> {
+    let mut names = [[0u8; NAME]; MAX_BATCH];
+    let mut controls = [[0u64; CONTROL_IN / 8]; MAX_BATCH];
+    // SAFETY: `iovec` and `mmsghdr` are plain data, for which all zeroes are valid.
+    let (mut parts, mut headers): ([libc::iovec; MAX_BATCH], [libc::mmsghdr; MAX_BATCH]) =
+        unsafe { (zeroed(), zeroed()) };
+    let mut count = 0;
+    for (n, buf) in bufs.take(MAX_BATCH).enumerate() {
+        parts[n].iov_base = buf.as_mut_ptr().cast();
+        parts[n].iov_len = buf.len();
+        let header = &mut headers[n].msg_hdr;
+        header.msg_name = names[n].as_mut_ptr().cast();
+        header.msg_namelen = NAME as libc::socklen_t;
+        header.msg_iov = &raw mut parts[n];
+        header.msg_iovlen = 1;
+        header.msg_control = controls[n].as_mut_ptr().cast();
+        header.msg_controllen = CONTROL_IN as _;
+        count = n + 1;
+    }
+    // SAFETY: the first `count` headers point to names, control messages and buffers of the lengths given, all writable
+    // and apart from each other, which live past the call; no timeout is given.
+    let received = unsafe {
+        libc::recvmmsg(
+            fd.as_raw_fd(),
+            headers.as_mut_ptr(),
+            count as libc::c_uint,
+            libc::MSG_DONTWAIT as _,
+            std::ptr::null_mut(),
+        )
+    };
+    let received = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
+    for n in 0..received {
+        let header = &headers[n].msg_hdr;
+        let mut control = [0; CONTROL_IN];
+        for (to, from) in control.chunks_exact_mut(8).zip(&controls[n]) {
+            to.copy_from_slice(&from.to_ne_bytes());
+        }
+        let filled = header.msg_controllen.min(CONTROL_IN);
+        let len = (headers[n].msg_len as usize).min(parts[n].iov_len);
+        let truncated = header.msg_flags & libc::MSG_TRUNC != 0;
+        each(incoming(len, truncated, &names[n], messages(&control[..filled]))?);
+    }
+    Ok(received)
+}
+
+/// Bytes of control messages of a received datagram: local address (of IPv6 40), TTL, TOS and segment size (24 each).
+const CONTROL_IN: usize = 128;
+
+fn incoming<'c>(
+    len: usize,
+    truncated: bool,
+    name: &[u8],
+    control: impl Iterator<Item = (libc::c_int, libc::c_int, &'c [u8])>,
+) -> io::Result<Incoming> {
+    let remote = decode_name(name).ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?;
     let mut incoming = Incoming {
-        len: message.len,
+        len,
         remote,
         local: None,
         hop_limit: None,
         tos: 0,
         segment: None,
-        truncated: message.flags & libc::MSG_TRUNC != 0,
+        truncated,
     };
-    for (level, kind, data) in message.control.iter() {
+    for (level, kind, data) in control {
         match (level, kind) {
             (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
                 incoming.local = bytes_at::<4>(data, 4).map(|b| Ipv4Addr::from(b).into());
@@ -259,7 +334,7 @@ pub fn recv_error(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Option<Queue
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
             Err(e) => return Err(e),
         };
-        let found = message.control.iter().find_map(|(level, kind, data)| {
+        let found = messages(message.control.filled()).find_map(|(level, kind, data)| {
             matches!(
                 (level, kind),
                 (libc::IPPROTO_IP, libc::IP_RECVERR) | (libc::IPPROTO_IPV6, libc::IPV6_RECVERR)
@@ -346,16 +421,20 @@ impl Control {
         self.len = at + (CMSG_HEADER + data.len()).next_multiple_of(WORD);
     }
 
-    fn iter(&self) -> impl Iterator<Item = (libc::c_int, libc::c_int, &[u8])> + '_ {
-        let mut rest = &self.bytes[..self.len];
-        std::iter::from_fn(move || {
-            let len = usize::from_ne_bytes(bytes_at::<WORD>(rest, 0)?);
-            let (level, kind) = (int(rest.get(WORD..)?)?, int(rest.get(WORD + 4..)?)?);
-            let data = rest.get(CMSG_HEADER..len)?;
-            rest = rest.get(len.next_multiple_of(WORD)..).unwrap_or_default();
-            Some((level, kind, data))
-        })
+    fn filled(&self) -> &[u8] {
+        &self.bytes[..self.len]
     }
+}
+
+/// The control messages in `rest`: level, type, data.
+fn messages(mut rest: &[u8]) -> impl Iterator<Item = (libc::c_int, libc::c_int, &[u8])> + '_ {
+    std::iter::from_fn(move || {
+        let len = usize::from_ne_bytes(bytes_at::<WORD>(rest, 0)?);
+        let (level, kind) = (int(rest.get(WORD..)?)?, int(rest.get(WORD + 4..)?)?);
+        let data = rest.get(CMSG_HEADER..len)?;
+        rest = rest.get(len.next_multiple_of(WORD)..).unwrap_or_default();
+        Some((level, kind, data))
+    })
 }
 
 fn bytes_at<const N: usize>(data: &[u8], at: usize) -> Option<[u8; N]> {

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::RealHost;
-use crate::host::{HostError, IpVersion, Origin, Token, UdpHost, UdpRecv, UdpSend, UdpSocket};
+use crate::host::{HostError, IpVersion, Origin, Token, UdpBatch, UdpHost, UdpRecv, UdpSend, UdpSocket};
 
 /// The kernel's own ephemeral ports, where it does not say.
 const EPHEMERAL: (u16, u16) = (32_768, 60_999);
@@ -92,6 +92,17 @@ impl RealUdp {
     }
 }
 
+fn received(incoming: sys::Incoming) -> UdpRecv {
+    UdpRecv {
+        len: incoming.len,
+        remote: incoming.remote,
+        local: incoming.local,
+        hop_limit: incoming.hop_limit,
+        tos: incoming.tos,
+        segment: incoming.segment,
+    }
+}
+
 /// True for errors that may have been waiting on the socket rather than come from the call.
 pub(super) fn is_pending(error: &io::Error) -> bool {
     !matches!(
@@ -158,18 +169,22 @@ impl UdpSocket for RealUdp {
     }
 
     fn recv(&mut self, buf: &mut [u8]) -> io::Result<UdpRecv> {
-        let received = match sys::recv(self.socket.as_fd(), buf) {
+        match sys::recv(self.socket.as_fd(), buf) {
             Err(e) if is_pending(&e) => sys::recv(self.socket.as_fd(), buf),
             done => done,
-        }?;
-        Ok(UdpRecv {
-            len: received.len,
-            remote: received.remote,
-            local: received.local,
-            hop_limit: received.hop_limit,
-            tos: received.tos,
-            segment: received.segment,
-        })
+        }
+        .map(received)
+    }
+
+    fn recv_many(&mut self, batch: &mut UdpBatch) -> io::Result<()> {
+        let fd = self.socket.as_fd();
+        let mut once =
+            || batch.fill(|buffers, got| sys::recv_many(fd, buffers, |incoming| got(received(incoming))));
+        match once() {
+            Err(e) if is_pending(&e) => once(),
+            done => done,
+        }
+        .map(drop)
     }
 
     fn recv_error(&mut self, buf: &mut [u8]) -> io::Result<Option<HostError>> {

@@ -10,7 +10,7 @@ use pontoon_switch::Ready;
 use rustix::io::Errno;
 
 use super::{Events, SimHost};
-use crate::host::{HostError, IpVersion, Token, UdpHost, UdpRecv, UdpSend, UdpSocket};
+use crate::host::{HostError, IpVersion, Token, UdpBatch, UdpHost, UdpRecv, UdpSend, UdpSocket};
 
 /// A datagram that the gateway sent, or several with a segment size.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -313,6 +313,21 @@ impl UdpSocket for SimUdp {
         let len = data.len().min(buf.len());
         buf[..len].copy_from_slice(&data[..len]);
         Ok(UdpRecv { len, ..received })
+    }
+
+    fn recv_many(&mut self, batch: &mut UdpBatch) -> io::Result<()> {
+        batch.fill(|buffers, got| {
+            let mut none = true;
+            for buffer in buffers {
+                match self.recv(buffer) {
+                    Ok(received) => got(received),
+                    Err(e) if none => return Err(e),
+                    Err(_) => break,
+                }
+                none = false;
+            }
+            Ok(())
+        })
     }
 
     fn recv_error(&mut self, buf: &mut [u8]) -> io::Result<Option<HostError>> {
