@@ -2,6 +2,7 @@
 //!
 //! One file for each kernel interface. Every block says why it is sound.
 
+pub mod datagrams;
 pub mod fd;
 pub mod packet;
 pub mod peer;
