@@ -111,8 +111,9 @@ fn main() -> Result<()> {
     let rows = chosen_rows(&args.only)?;
     let peers = chosen_peers(&args)?;
     let mut results = Results::default();
+    let mut hows = Vec::new();
     for file in &args.add {
-        results.add_file(file)?;
+        hows.push(results.add_file(file)?);
     }
     let rounds = args.rounds.unwrap_or(if args.quick { 1 } else { 5 });
     let seconds = args.seconds.unwrap_or(if args.quick { 1 } else { 4 });
@@ -122,17 +123,20 @@ fn main() -> Result<()> {
         opening: if args.quick { 10 } else { 60 },
         watch: if args.quick { 2 } else { 10 },
     };
-    let how = format!(
-        "Median of {rounds} round{} of {seconds} s, {} CPUs, Linux {}",
-        if rounds == 1 { "" } else { "s" },
-        std::thread::available_parallelism().map_or(0, usize::from),
-        std::fs::read_to_string("/proc/sys/kernel/osrelease")
-            .unwrap_or_default()
-            .trim(),
-    );
     if !args.report {
         run(&args, &rows, &peers, rounds as usize, pace, &mut results)?;
+        hows.push(format!(
+            "Median of {rounds} round{} of {seconds} s, {} CPUs, Linux {}",
+            if rounds == 1 { "" } else { "s" },
+            std::thread::available_parallelism().map_or(0, usize::from),
+            std::fs::read_to_string("/proc/sys/kernel/osrelease")
+                .unwrap_or_default()
+                .trim(),
+        ));
     }
+    hows.sort();
+    hows.dedup();
+    let how = hows.join("; ");
     let asks: Vec<_> = asks::verdicts(&results)
         .into_iter()
         .map(|v| json!({ "row": v.row, "ask": v.asked, "measured": v.measured, "met": v.met }))

@@ -145,8 +145,8 @@ impl Results {
         Json::Object(all)
     }
 
-    /// Adds what an earlier run wrote with `--json`.
-    pub(crate) fn add_file(&mut self, path: &Path) -> Result<()> {
+    /// Adds what an earlier run wrote with `--json`; how that was measured.
+    pub(crate) fn add_file(&mut self, path: &Path) -> Result<String> {
         let what = || format!("{} is not what --json writes", path.display());
         let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
         let all: Json = serde_json::from_str(&text).with_context(what)?;
@@ -169,6 +169,6 @@ impl Results {
                 }
             }
         }
-        Ok(())
+        Ok(all["how"].as_str().unwrap_or_default().to_owned())
     }
 }

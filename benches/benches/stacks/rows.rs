@@ -91,10 +91,15 @@ pub(crate) const ROWS: &[Row] = &[
     row("udp-rr", "UDP request/response", "/s", Work::UdpRr),
     crr("crr-1", "connect+request+close, 1 at a time", 1, Out),
     crr("crr-16", "connect+request+close, 16 at a time", 16, Out),
-    crr("crr-published-1", "the same published, 1 at a time", 1, Published),
+    crr(
+        "crr-published-1",
+        "connect+… published, 1 at a time",
+        1,
+        Published,
+    ),
     crr(
         "crr-published-16",
-        "the same published, 16 at a time",
+        "connect+… published, 16 at a time",
         16,
         Published,
     ),
@@ -111,10 +116,10 @@ pub(crate) const ROWS: &[Row] = &[
     flood("udp-64-in", "UDP flood in, 64 B", 64, In),
     flood("udp-1400-out", "UDP flood out, 1400 B", 1400, Out),
     flood("udp-1400-in", "UDP flood in, 1400 B", 1400, In),
-    quic("udp-gso-out", "UDP with GSO out", Out, true),
-    quic("udp-gso-in", "UDP with GSO in", In, true),
-    quic("udp-plain-out", "the same out without offloads", Out, false),
-    quic("udp-plain-in", "the same in without offloads", In, false),
+    quic("udp-gso-out", "UDP out with GSO, 1400 B", Out, true),
+    quic("udp-gso-in", "UDP in with GSO, 1400 B", In, true),
+    quic("udp-plain-out", "UDP out, 1400 B, no offloads", Out, false),
+    quic("udp-plain-in", "UDP in, 1400 B, no offloads", In, false),
     Row {
         rounds: 1,
         ..row("idle", "idle connections alive, of 19,500", "", Work::Idle)

@@ -21,7 +21,7 @@ const WIDTH: f64 = 860.0;
 const LEFT: f64 = 268.0;
 const RIGHT: f64 = 800.0;
 const TOP: f64 = 78.0;
-const BAR: f64 = 9.0;
+const BAR: f64 = 10.5;
 const GAP: f64 = 11.0;
 /// The scale, in parts of the kernel's figure.
 const LEAST: f64 = 0.003;
@@ -105,9 +105,9 @@ fn head(height: f64, how: &str) -> String {
 <desc id="d">{how}</desc>
 <style>
 text{{font:12px system-ui,-apple-system,"Segoe UI","DejaVu Sans",sans-serif;fill:#1f2328}}
-.title{{font-size:15px;font-weight:600}}.small{{font-size:10.5px;fill:#59636e}}.value{{font-size:8.5px;fill:#59636e}}
+.title{{font-size:15px;font-weight:600}}.small{{font-size:10.5px;fill:#59636e}}.value{{font-size:9px;fill:#59636e;stroke:#fff;stroke-width:2.5px;paint-order:stroke}}
 .page{{fill:#fff;stroke:#d1d9e0}}.mark{{stroke:#d1d9e0}}.kernel{{stroke:#59636e;stroke-dasharray:3 2}}{light}
-@media (prefers-color-scheme:dark){{text{{fill:#e6edf3}}.small,.value{{fill:#9aa4af}}.page{{fill:#0d1117;stroke:#3d444d}}.mark{{stroke:#2a313a}}.kernel{{stroke:#9aa4af}}{dark}}}
+@media (prefers-color-scheme:dark){{text{{fill:#e6edf3}}.small,.value{{fill:#9aa4af}}.value{{stroke:#0d1117}}.page{{fill:#0d1117;stroke:#3d444d}}.mark{{stroke:#2a313a}}.kernel{{stroke:#9aa4af}}{dark}}}
 </style>
 <rect class="page" x="0.5" y="0.5" width="{:.1}" height="{:.1}" rx="6"/>
 <text class="title" x="16" y="26">Throughput as part of the kernel’s own path (log scale; further right is better)</text>
@@ -158,7 +158,7 @@ fn draw(svg: &mut String, bars: &Bars, top: f64) {
             (end - LEFT).max(1.0),
             BAR - 1.0,
             end + 4.0,
-            y + BAR - 1.6,
+            y + BAR - 2.0,
             number(value),
         );
     }
