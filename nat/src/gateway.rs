@@ -166,9 +166,9 @@ impl<H: Host> Gateway<H> {
         }
     }
 
-    /// Bounds how many host sockets the containers may hold in all; before the first is attached.
+    /// Bounds how many host sockets the containers may hold in all.
     pub fn limit_sockets(&mut self, limit: u32) {
-        self.shared.shares = Shares::new(limit);
+        self.shared.shares.limit(limit);
     }
 
     /// The host's sockets.
@@ -200,6 +200,7 @@ impl<H: Host> Gateway<H> {
                 "the container's name is none that DNS can answer for"
             );
         }
+        self.shared.shares.attach(endpoint.port);
         self.endpoints.insert(endpoint.port, endpoint);
     }
 
@@ -207,6 +208,7 @@ impl<H: Host> Gateway<H> {
     pub fn detach(&mut self, now: Instant, port: PortId, out: &mut dyn Out) {
         self.rules.retain(|_, r| r.port != port);
         self.shared.shares.detach(port);
+        self.shared.shares.keep(self.rules.len());
         let mut cx = self.shared.cx(now, out);
         self.tcp.detach(&mut cx, port);
         self.udp.detach(&mut cx, port);
@@ -261,6 +263,7 @@ impl<H: Host> Gateway<H> {
         let id = RuleId(self.next_rule);
         self.next_rule += 1;
         self.rules.insert(id, rule);
+        self.shared.shares.keep(self.rules.len());
         id
     }
 
@@ -272,7 +275,9 @@ impl<H: Host> Gateway<H> {
     /// Takes a published port back. TCP's flows that came by it live on; UDP's, whose socket it was,
     /// end. False if there is no such rule.
     pub fn unpublish(&mut self, rule: RuleId) -> bool {
-        match self.rules.remove(&rule) {
+        let removed = self.rules.remove(&rule);
+        self.shared.shares.keep(self.rules.len());
+        match removed {
             None => false,
             Some(Rule {
                 transport: Transport::Tcp,

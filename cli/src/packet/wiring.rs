@@ -23,6 +23,9 @@ use crate::capture::Recorder;
 
 type Gw = Gateway<RealHost>;
 
+/// Descriptors that no container gets.
+const OWN_DESCRIPTORS: u64 = 320;
+
 /// A running network, from the packet process's main thread.
 pub(super) struct Wiring {
     handle: Handle<Gw>,
@@ -48,8 +51,10 @@ impl Wiring {
         let secrets = Secrets::random().context("cannot get random numbers")?;
         let mut gateway = Gateway::new(config.gateway, host, secrets);
         if let Some(limit) = getrlimit(Resource::Nofile).current {
-            // What the process has open itself, and the name servers' sockets, come out of the rest.
-            gateway.limit_sockets(u32::try_from(limit - limit / 16).unwrap_or(u32::MAX));
+            // What the process has open itself, and the sockets by which it asks name servers for a container (256), come
+            // out of the rest.
+            let kept = (limit / 16).min(OWN_DESCRIPTORS);
+            gateway.limit_sockets(u32::try_from(limit - kept).unwrap_or(u32::MAX));
         }
         for socket in raw {
             gateway

@@ -20,12 +20,12 @@ use super::seq::Seq;
 use crate::flow::{Direction, FlowId, State};
 use crate::share::Ticket;
 
-/// Retransmission time-out before anything is measured (RFC 6298 section 2.1).
-const RTO_INITIAL: Duration = Duration::from_secs(1);
-/// Least retransmission time-out: the container is on this machine.
-const RTO_MIN: Duration = Duration::from_millis(200);
-/// Greatest retransmission time-out.
-const RTO_MAX: Duration = Duration::from_secs(60);
+/// Retransmission time-out before anything is measured (RFC 6298 section 2.1), in microseconds.
+const RTO_INITIAL: u32 = 1_000_000;
+/// Least retransmission time-out: the container is on this machine. In microseconds.
+const RTO_MIN: u32 = 200_000;
+/// Greatest retransmission time-out, in microseconds.
+const RTO_MAX: u32 = 60_000_000;
 /// A window that no loss has narrowed.
 const UNBOUNDED: u32 = 1 << 30;
 
@@ -120,9 +120,10 @@ pub(super) struct Conn<S> {
     pub(super) duplicate_acks: u8,
     /// In fast recovery until this is acknowledged (RFC 6582).
     pub(super) recover: Option<Seq>,
-    srtt: Option<Duration>,
-    rttvar: Duration,
-    rto: Duration,
+    /// Smoothed round-trip time, its variation and the time-out that follows from them, in microseconds.
+    srtt: Option<u32>,
+    rttvar: u32,
+    rto: u32,
     /// Retransmissions or probes without an answer.
     pub(super) tries: u8,
     /// A segment being timed: acknowledged by this number, sent then.
@@ -191,7 +192,7 @@ impl<S> Conn<S> {
             duplicate_acks: 0,
             recover: None,
             srtt: None,
-            rttvar: Duration::ZERO,
+            rttvar: 0,
             rto: RTO_INITIAL,
             tries: 0,
             timing: None,
@@ -261,11 +262,13 @@ impl<S> Conn<S> {
 
     /// The present retransmission time-out, backed off by the tries so far.
     pub(super) fn rto(&self) -> Duration {
-        self.rto.saturating_mul(1 << self.tries.min(8)).min(RTO_MAX)
+        let rto = self.rto.saturating_mul(1 << self.tries.min(8)).min(RTO_MAX);
+        Duration::from_micros(rto.into())
     }
 
     /// Takes a round-trip time into the estimate (RFC 6298 section 2).
     pub(super) fn measured(&mut self, rtt: Duration) {
+        let rtt = u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX).min(RTO_MAX);
         match self.srtt {
             None => {
                 self.srtt = Some(rtt);
@@ -328,11 +331,11 @@ mod tests {
         for _ in 0..100 {
             c.measured(Duration::from_micros(50));
         }
-        assert_eq!(c.rto(), RTO_MIN);
+        assert_eq!(c.rto(), Duration::from_millis(200));
         c.tries = 3;
-        assert_eq!(c.rto(), RTO_MIN * 8, "section 5.5");
+        assert_eq!(c.rto(), Duration::from_millis(1600), "section 5.5");
         c.tries = u8::MAX;
-        assert!(c.rto() <= RTO_MAX);
+        assert!(c.rto() <= Duration::from_secs(60));
     }
 
     #[test]
