@@ -46,9 +46,14 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
         .map(std::path::absolute)
         .transpose()
         .context("cannot tell where --capture is")?;
-    let front = match &args.network {
-        Some(_) => None,
-        None => Some(front::start(&plan(args, &name, directory.clone())?)?),
+    let (front, early) = match &args.network {
+        Some(_) => (None, None),
+        None => {
+            let plan = plan(args, &name, directory.clone())?;
+            // The container's namespaces take as long as the network: both are made at once.
+            let early = Container::start(directory.clone(), &command)?;
+            (Some(front::start(&plan)?), Some(early))
+        }
     };
     let wanted = AttachRequest {
         pid: 0,
@@ -61,7 +66,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
         capture,
     };
     let (endpoint, mut container, attached, terminal) =
-        match begin(args, &network, &directory, &command, wanted) {
+        match begin(args, &network, &directory, &command, early, wanted) {
             Ok(begun) => begun,
             Err(e) => {
                 if let Some(front) = front {
@@ -86,12 +91,13 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
     code
 }
 
-/// Makes the container, has it attached to `network` as `wanted`, and lets it go.
+/// Makes the container, unless it is in the making as `early`, has it attached to `network` as `wanted`, and lets it go.
 fn begin(
     args: &RunArgs,
     network: &str,
     directory: &Path,
     command: &[OsString],
+    early: Option<Container>,
     wanted: AttachRequest,
 ) -> Result<(Endpoint, Container, ContainerInfo, Terminal)> {
     let endpoint = Endpoint::named(network)?;
@@ -101,7 +107,11 @@ fn begin(
         .into_iter()
         .next()
         .with_context(|| format!("network {network} says nothing of itself"))?;
-    let mut container = Container::make(directory.to_owned(), command)?;
+    let mut container = match early {
+        Some(early) => early,
+        None => Container::start(directory.to_owned(), command)?,
+    };
+    container.made()?;
     let request = AttachRequest {
         pid: container.first()?,
         ..wanted
@@ -201,18 +211,23 @@ struct Container {
 }
 
 impl Container {
-    fn make(control: PathBuf, command: &[OsString]) -> Result<Self> {
+    /// Begins to make one.
+    fn start(control: PathBuf, command: &[OsString]) -> Result<Self> {
         let (outer, socket) = init::start(control, command)?;
-        let mut this = Self {
+        Ok(Self {
             outer,
             socket: Some(socket),
             first: None,
             reaped: None,
-        };
+        })
+    }
+
+    /// Waits until its namespaces are ready for a network.
+    fn made(&mut self) -> Result<()> {
         loop {
-            match this.hear()? {
-                Some(FromInit::Made(pid)) => this.first = Pid::from_raw(pid),
-                Some(FromInit::Ready) => return Ok(this),
+            match self.hear()? {
+                Some(FromInit::Made(pid)) => self.first = Pid::from_raw(pid),
+                Some(FromInit::Ready) => return Ok(()),
                 Some(FromInit::Failed(why)) => bail!("cannot make the container: {why}"),
                 Some(FromInit::Stopped | FromInit::Ended(_)) | None => {
                     bail!("cannot make the container: its first process ended")
