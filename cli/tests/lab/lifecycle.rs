@@ -38,6 +38,31 @@ fn nothing_left(world: &World, who: Who) {
 }
 
 each_user! {
+    /// One idle connection and nothing else: no process of the network wakes up.
+    fn an_idle_network_sleeps(world, who) {
+        let _server = world.server().cmd(["lab-peer", "tcp-serve", "9000"]).spawn();
+        world.server().wait_tcp(9000);
+        let c = start(world, who, "idle", &PLAIN);
+        let network = c.pontoon(["network", "ls", "--json"]).run().json();
+        let pids: Vec<u64> = ["packet_pid", "front_pid"].iter().map(|p| network[0][p].as_u64().expect("a pid")).collect();
+        let _held = c.cmd(["lab-peer", "tcp", "198.51.100.10:9000", "hold", "60000"]).spawn();
+        let switches = || {
+            let counts: Vec<String> = pids
+                .iter()
+                .map(|pid| world.host().sh(&format!("grep -H ctxt_switches /proc/{pid}/task/*/status")))
+                .collect();
+            counts.concat()
+        };
+        // Neighbours are confirmed, and the timer of the connection's SYN is let go, within seconds.
+        wait_for("four seconds of sleep", Duration::from_secs(40), || {
+            let before = switches();
+            std::thread::sleep(Duration::from_secs(4));
+            (switches() == before).then_some(())
+        });
+    }
+}
+
+each_user! {
     fn the_exit_status_is_the_commands(world, who) {
         let run = |argv: &[&str]| world.host().cmd(["pontoon", "run", "--"]).args(argv).who(who).run();
         assert_eq!(run(&["true"]).code(), Some(0));
