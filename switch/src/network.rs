@@ -124,6 +124,8 @@ struct Fabric {
     /// Frames of the station that went nowhere.
     station_drops: DropCounters,
     registry: Option<mio::Registry>,
+    /// Bytes switched since the worker last asked.
+    moved: u64,
 }
 
 struct Slot {
@@ -146,6 +148,7 @@ impl<S: Station> Network<S> {
             slots: Vec::new(),
             station_drops: DropCounters::default(),
             registry: None,
+            moved: 0,
         };
         Self {
             station,
@@ -349,6 +352,11 @@ impl<S: Station> Network<S> {
         self.station.deadline()
     }
 
+    /// Bytes switched since the last call.
+    pub(crate) fn take_moved(&mut self) -> u64 {
+        std::mem::take(&mut self.fabric.moved)
+    }
+
     pub(crate) fn port_ids(&self) -> impl Iterator<Item = PortId> + '_ {
         self.fabric.slots().map(|slot| slot.id)
     }
@@ -417,6 +425,7 @@ impl Fabric {
 
     /// Sends a frame to the ports it is for, and says whether it is for the station as well.
     fn forward(&mut self, now: Instant, ingress: Ingress, frame: &mut Frame<'_>) -> ForStation {
+        self.moved += frame.len() as u64;
         match self.switch.decide(now, ingress, frame.bytes()) {
             Decision::Drop(reason) => {
                 let ingress = match ingress {

@@ -150,3 +150,23 @@ fn the_ready_list_has_each_port_once() {
     );
     assert!(list.is_empty());
 }
+
+#[test]
+fn the_worker_looks_as_long_as_it_pays() {
+    let mut patience = Patience::default();
+    assert!(!patience.looks(), "an idle network sleeps at once");
+    patience.slept(LOOK * 10);
+    assert!(!patience.looks(), "a long sleep would have made it look in vain");
+    patience.slept(LOOK / 2);
+    for _ in 1..Patience::FULL {
+        assert!(patience.looks());
+        patience.disappointed();
+        patience.slept(LOOK * 10);
+    }
+    patience.rewarded();
+    for _ in 0..Patience::FULL {
+        assert!(patience.looks(), "a reward makes up for all that was in vain");
+        patience.disappointed();
+    }
+    assert!(!patience.looks());
+}
