@@ -124,8 +124,8 @@ struct Fabric {
     /// Frames of the station that went nowhere.
     station_drops: DropCounters,
     registry: Option<mio::Registry>,
-    /// Bytes switched since the worker last asked.
-    moved: u64,
+    /// Bytes that went to or came from the station since the worker last asked.
+    relayed: u64,
 }
 
 struct Slot {
@@ -148,7 +148,7 @@ impl<S: Station> Network<S> {
             slots: Vec::new(),
             station_drops: DropCounters::default(),
             registry: None,
-            moved: 0,
+            relayed: 0,
         };
         Self {
             station,
@@ -352,9 +352,9 @@ impl<S: Station> Network<S> {
         self.station.deadline()
     }
 
-    /// Bytes switched since the last call.
-    pub(crate) fn take_moved(&mut self) -> u64 {
-        std::mem::take(&mut self.fabric.moved)
+    /// Bytes that went to or came from the station since the last call.
+    pub(crate) fn take_relayed(&mut self) -> u64 {
+        std::mem::take(&mut self.fabric.relayed)
     }
 
     pub(crate) fn port_ids(&self) -> impl Iterator<Item = PortId> + '_ {
@@ -425,8 +425,11 @@ impl Fabric {
 
     /// Sends a frame to the ports it is for, and says whether it is for the station as well.
     fn forward(&mut self, now: Instant, ingress: Ingress, frame: &mut Frame<'_>) -> ForStation {
-        self.moved += frame.len() as u64;
-        match self.switch.decide(now, ingress, frame.bytes()) {
+        let decision = self.switch.decide(now, ingress, frame.bytes());
+        if ingress == Ingress::Station || decision == Decision::Station {
+            self.relayed += frame.len() as u64;
+        }
+        match decision {
             Decision::Drop(reason) => {
                 let ingress = match ingress {
                     Ingress::Port(id) => Some(id),

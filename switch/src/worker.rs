@@ -37,8 +37,9 @@ const FRAME_BUDGET: usize = 64;
 /// Readiness reports taken from the kernel at a time.
 const EVENTS: usize = 512;
 
-/// Bytes in a round up to which a look before the sleep is worth it. Behind bulk data it makes rounds shorter, with fewer
-/// frames to share an acknowledgement, and keeps a core from those who make and take the data.
+/// Bytes that the station may have dealt with in a round that is followed by a look. Behind bulk data a look makes the next
+/// rounds shorter, with fewer frames to share an acknowledgement, and keeps a core from those who make and take the data.
+/// Frames from port to port have nothing to share, and gain.
 const LIGHT: u64 = 4 << 10;
 
 /// How long the worker looks for events before it sleeps: about what a sleep and a wake-up cost.
@@ -242,7 +243,7 @@ impl<S: Station> Worker<S> {
 
     /// Waits for something to do, or for the station's deadline.
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
-        let light = self.network.take_moved() <= LIGHT;
+        let light = self.network.take_relayed() <= LIGHT;
         if !self.ready.is_empty() {
             return self.poll(events, Some(Duration::ZERO));
         }
