@@ -429,7 +429,10 @@ impl<H: TcpHost> Relay<H> {
         if seg.flags.fin {
             conn.rcv_nxt = conn.rcv_nxt.plus(1);
             conn.recv = Recv::Shut;
-            if let Some(socket) = conn.socket.as_mut() {
+            // Where the host's stream has ended too, the socket is about to be closed, which says the same.
+            if conn.send != Send::FinAcked
+                && let Some(socket) = conn.socket.as_mut()
+            {
                 // An error here is one that reading reports too.
                 let _ = socket.shutdown_send();
             }
