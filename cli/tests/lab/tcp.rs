@@ -202,3 +202,25 @@ each_user! {
         });
     }
 }
+
+each_user! {
+    /// All connections of a container speak at once while nothing is read of its interface: more than a TAP's queue holds
+    /// unless it is told otherwise. Nothing is lost, so that no wave of retransmissions follows.
+    fn a_burst_waits_to_be_read(world, who) {
+        let mut server = world.server().cmd(["lab-load", "serve", "9000"]).spawn();
+        server.wait_for("listening");
+        let c = start(world, who, "c", &PLAIN);
+        let network = c.pontoon(["network", "ls", "--json"]).run().json();
+        let packet = network[0]["packet_pid"].as_u64().expect("a pid").to_string();
+        let mut idle = c.cmd(["lab-load", "idle", "1200", "198.51.100.10:9000", "20"]).held().spawn();
+        idle.wait_for("\"opened\":1200");
+        world.host().run(["kill", "-STOP", &packet]);
+        idle.say("check");
+        // The container's TCP repeats itself after 200, 600 and 1400 ms, which would be longer than the queue in the end.
+        std::thread::sleep(Duration::from_millis(100));
+        world.host().run(["kill", "-CONT", &packet]);
+        idle.wait_for("\"alive\":1200");
+        let link = c.cmd(["ip", "-j", "-s", "link", "show", "eth0"]).run().json();
+        assert_eq!(link[0]["stats64"]["tx"]["dropped"].as_u64(), Some(0), "{link}");
+    }
+}
