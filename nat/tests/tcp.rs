@@ -260,6 +260,79 @@ fn back_pressure_costs_no_retransmission_timeout() {
     close(&mut w, id, &far);
 }
 
+/// Small pieces cost up to twice their length in the kernel's memory: what a container is promised counts that, as what is
+/// not taken costs it a loss.
+#[test]
+fn what_is_promised_for_small_segments_is_taken() {
+    for capacity in [40_000, 87_040, 400_000] {
+        let mut w = World::plain();
+        w.gateway.host_mut().tcp.send_capacity = capacity;
+        w.gateway.host_mut().tcp.piece_overhead = Some(1280);
+        let (id, far) = open(&mut w, SERVER);
+        let start = w.now;
+        upload(&mut w, id, &far, &pattern(2 << 20, 7), 8_000);
+        let took = w.now.since(start);
+        assert!(took < 60 * SECOND, "{capacity}: {took:?}");
+        // Only where its last piece before the edge of the window is a small one, which a kernel would not send.
+        assert!(far.short_sends() < 20, "{capacity}: {}", far.short_sends());
+        close(&mut w, id, &far);
+    }
+}
+
+/// RFC 9293 section 3.8.6.2.1: a container that is offered neither a segment nor half of the largest window so far waits for
+/// its timer. While the host's socket takes data, it is offered one of the two.
+#[test]
+fn a_window_is_always_one_that_the_container_would_use() {
+    for (mtu, capacity) in [
+        (65_520, 69_120),
+        (65_520, 30_000),
+        (65_520, 400_000),
+        (1500, 69_120),
+    ] {
+        let mut c = config();
+        c.mtu = mtu;
+        let container = sim::Config {
+            mtu: usize::from(mtu),
+            tso: true,
+            ..sim::Config::default()
+        };
+        let mut w = World::new(container, c);
+        w.gateway.host_mut().tcp.send_capacity = capacity;
+        w.gateway.host_mut().tcp.piece_overhead = Some(1280);
+        let (id, far) = open(&mut w, SERVER);
+        w.received = Some(Vec::new());
+        let data = pattern(1 << 20, 7);
+        let (mut sent, mut got, mut most) = (0, Vec::new(), 0);
+        w.until(600 * SECOND, "upload", |w| {
+            let mut window = None;
+            for frame in w.received.as_mut().expect("noted").drain(..) {
+                if frame[12..14] != [8, 0] {
+                    continue;
+                }
+                let tcp = 14 + 20;
+                let field = u16::from_be_bytes([frame[tcp + 14], frame[tcp + 15]]);
+                window = Some(u32::from(field) << 7);
+                most = most.max(u32::from(field) << 7);
+            }
+            // The last of them is what stands.
+            if let Some(window) = window.filter(|_| far.has_room()) {
+                let useful = (most / 2).min(u32::from(mtu) - 40);
+                assert!(
+                    window >= useful,
+                    "{mtu} {capacity}: {window} of {most} at {}",
+                    got.len()
+                );
+            }
+            sent += w.container.tcp_send(id, &data[sent..]);
+            got.extend(far.take(3_000));
+            got.len() >= data.len()
+        });
+        assert!(got == data);
+        w.received = None;
+        close(&mut w, id, &far);
+    }
+}
+
 #[test]
 fn losses_on_the_tap_lose_nothing() {
     for seed in 1..=6 {

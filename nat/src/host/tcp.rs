@@ -30,8 +30,22 @@ pub struct Accepted<S> {
 pub struct SendSpace {
     /// Free, a low estimate: that much is very likely taken by [`TcpSocket::send`].
     pub free: usize,
-    /// What the buffer holds in all. A socket becomes writable again when a third of it is free.
+    /// What the buffer holds in all.
     pub capacity: usize,
+    /// The kernel calls the socket writable: a third of the buffer's memory is free. If not, an edge comes when it is
+    /// ([`TcpHost::tcp_rearm`]).
+    pub writable: bool,
+}
+
+/// Kernel memory that a piece of data is taken to cost in a send buffer besides its own length, in bytes: `struct sk_buff`,
+/// room for headers and `struct skb_shared_info`, as `SKB_TRUESIZE` in the kernel's `skbuff.h` sums them. Computed for the
+/// worst case, not measured: pieces that the kernel puts together cost far less.
+pub(super) const PIECE_OVERHEAD: usize = 1280;
+
+/// The data, sent in pieces of `piece` bytes, that fit `memory` bytes of a send buffer.
+pub(super) fn data_in(memory: usize, piece: usize) -> usize {
+    let piece = piece.max(1);
+    (memory as u64 * piece as u64 / (piece + PIECE_OVERHEAD) as u64) as usize
 }
 
 /// Makes TCP sockets.
@@ -80,8 +94,9 @@ pub trait TcpSocket {
     /// Sends what fits of `data`; bytes taken, which may be fewer than offered.
     fn send(&mut self, data: &[u8]) -> io::Result<usize>;
 
-    /// Room in the send buffer.
-    fn send_space(&self) -> SendSpace;
+    /// Room in the send buffer for data that are sent in pieces of `piece` bytes: small ones cost up to twice their length
+    /// in the kernel's memory.
+    fn send_space(&self, piece: usize) -> SendSpace;
 
     /// Copies received bytes from `offset` (in bytes behind the first unconsumed one) on into `buf`, without consuming
     /// them. 0 is the end of the stream.

@@ -97,6 +97,10 @@ pub(super) struct Conn<S> {
     pub(super) rcv_acked: Seq,
     /// Right edge of the window advertised to it.
     pub(super) rcv_edge: Seq,
+    /// The largest window ever advertised to it, in bytes.
+    pub(super) rcv_most: u32,
+    /// Bytes of data in its last frame that held a whole segment or more.
+    pub(super) piece: u16,
     /// Our window scale.
     pub(super) rcv_scale: u8,
 
@@ -179,6 +183,8 @@ impl<S> Conn<S> {
             rcv_nxt: Seq(0),
             rcv_acked: Seq(0),
             rcv_edge: Seq(0),
+            rcv_most: 0,
+            piece: 0,
             rcv_scale: 0,
             snd_una: iss,
             snd_nxt: iss,

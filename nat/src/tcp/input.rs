@@ -405,6 +405,9 @@ impl<H: TcpHost> Relay<H> {
             return false;
         };
         conn.roomy = false;
+        if data.len() >= usize::from(conn.mss) {
+            conn.piece = data.len().min(0xffff) as u16;
+        }
         let mut taken = 0;
         while taken < data.len() {
             match socket.send(&data[taken..]) {

@@ -33,8 +33,10 @@ impl<H: TcpHost> Relay<H> {
         let answer = conn.phase == Phase::SynAckSent;
         // Offered in a SYN; in a SYN-ACK only if the container offered it.
         let scale = (!answer || conn.rcv_scale > 0).then_some(WINDOW_SCALE);
-        let space = conn.socket.as_ref().map_or(0, |s| s.send_space().free);
+        let piece = usize::from(conn.mss);
+        let space = conn.socket.as_ref().map_or(0, |s| s.send_space(piece).free);
         let window = space.min(0xffff) as u16;
+        conn.rcv_most = u32::from(window);
         if answer {
             conn.rcv_edge = conn.rcv_nxt.plus(u32::from(window));
             conn.rcv_acked = conn.rcv_nxt;
@@ -285,7 +287,7 @@ impl<H: TcpHost> Relay<H> {
             // Nothing went to the host since there was plenty: what was promised then stands, and costs no system call
             // with each segment to the container.
             (Some(_), conn::Recv::Open) if conn.roomy => Room::default(),
-            (Some(socket), conn::Recv::Open) => Room::of(socket, conn.mss),
+            (Some(socket), conn::Recv::Open) => Room::of(socket, conn),
             (Some(_) | None, _) => Room::default(),
         };
         conn.roomy |= room.roomy;
@@ -294,8 +296,9 @@ impl<H: TcpHost> Relay<H> {
         let window = field << conn.rcv_scale;
         if window > promised {
             conn.rcv_edge = conn.rcv_nxt.plus(window);
+            conn.rcv_most = conn.rcv_most.max(window);
         }
-        let closed = window < sliver;
+        let closed = window + ROUNDING < sliver;
         if closed && let Some(socket) = &conn.socket {
             // No send has met `WouldBlock`, perhaps, so that no edge would come: ask for one.
             conn.window_closed = true;
@@ -317,7 +320,7 @@ impl<H: TcpHost> Relay<H> {
         } else {
             0
         };
-        let Room { space, .. } = Room::of(socket, conn.mss);
+        let Room { space, .. } = Room::of(socket, conn);
         if space == 0 {
             // Not yet; ask to be told again.
             if cx.host.tcp_rearm(socket, token(key)).is_err() {
@@ -343,24 +346,35 @@ impl<H: TcpHost> Relay<H> {
 /// The window that a socket's send buffer has room for.
 #[derive(Clone, Copy, Default)]
 struct Room {
-    /// Bytes to offer: none if there are fewer than `sliver`.
+    /// Bytes to offer: none, or `sliver` or more.
     space: u32,
-    /// What is less than worth telling (RFC 9293 section 3.8.6.2.2): a segment, or a part of the buffer if that is less. A
-    /// quarter is below the third at which the socket becomes writable, so that waiting for that always ends with a window.
+    /// What is less is not worth telling (RFC 9293 section 3.8.6.2.2), as the container would not use it: whoever avoids
+    /// silly windows (section 3.8.6.2.1) waits for a segment, or for half of the largest window ever offered, and asks by its
+    /// timer if that does not come.
     sliver: u32,
     /// Half of the buffer is free, or more.
     roomy: bool,
 }
 
+/// What the scaling of a window takes off at most.
+const ROUNDING: u32 = (1 << WINDOW_SCALE) - 1;
+
 impl Room {
-    fn of<S: TcpSocket>(socket: &S, mss: u16) -> Self {
-        let found = socket.send_space();
+    fn of<S: TcpSocket>(socket: &S, conn: &Conn<S>) -> Self {
+        let found = socket.send_space(conn.piece.max(conn.mss).into());
         let free = found.free.min(1 << 30) as u32;
-        let sliver = u32::from(mss)
-            .min((found.capacity / 4).min(1 << 30) as u32)
-            .max(1);
+        let sliver = (u32::from(conn.mss).min(conn.rcv_most / 2) + ROUNDING).max(1);
+        // A socket that is writable takes a segment whatever the estimate says, and makes no edge to wait for: a closed
+        // window always means one that an edge opens.
+        let space = if free >= sliver {
+            free
+        } else if found.writable {
+            sliver
+        } else {
+            0
+        };
         Self {
-            space: if free < sliver { 0 } else { free },
+            space,
             sliver,
             roomy: free >= sliver && found.free >= found.capacity / 2,
         }

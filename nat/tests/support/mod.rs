@@ -74,6 +74,8 @@ pub struct World {
     pub out: Recorder,
     /// What the container has sent, if it is being noted.
     pub sent: Option<Vec<(Vec<u8>, Offload)>>,
+    /// What the gateway has sent, if it is being noted.
+    pub received: Option<Vec<Vec<u8>>>,
     /// Largest frame and super-frame that the gateway has sent, in bytes.
     pub largest: usize,
     /// How many it has sent.
@@ -102,6 +104,7 @@ impl World {
             gateway,
             out: Recorder::default(),
             sent: None,
+            received: None,
             largest: 0,
             frames: 0,
         }
@@ -136,6 +139,9 @@ impl World {
             moved = true;
             self.largest = self.largest.max(bytes.len());
             self.frames += 1;
+            if let Some(received) = &mut self.received {
+                received.push(bytes.clone());
+            }
             for packet in explode(&bytes, offload) {
                 assert_sound(&packet);
             }

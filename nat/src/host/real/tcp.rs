@@ -15,6 +15,7 @@ use rustix::net::{SendFlags, SocketFlags};
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 
 use super::{RealHost, spare_descriptor};
+use crate::host::tcp::data_in;
 use crate::host::{Accepted, Connect, SendSpace, TcpHost, TcpSocket, Token};
 
 /// Silence after which the far side is asked whether it is there (RFC 9293 section 3.8.4).
@@ -188,21 +189,31 @@ impl TcpSocket for RealTcp {
         )?)
     }
 
-    fn send_space(&self) -> SendSpace {
+    fn send_space(&self, piece: usize) -> SendSpace {
         let fd = self.socket.as_fd();
         if self.meminfo
             && let Ok(buffer) = sys::send_buffer(fd)
         {
-            // Kernel memory counts each buffer's overhead: an eighth less is nearly always taken.
-            let free = buffer.size.saturating_sub(buffer.queued) as usize;
+            let (size, queued) = (buffer.size as usize, buffer.queued as usize);
+            let free = size.saturating_sub(queued);
             return SendSpace {
-                free: free - free / 8,
-                capacity: buffer.size as usize,
+                // What is queued in parts costs more than it seems to: an eighth less is nearly always taken.
+                free: data_in(free, piece).min(free - free / 8),
+                capacity: data_in(size, piece),
+                // As `sk_stream_is_writeable` in the kernel has it.
+                writable: free >= queued / 2,
             };
         }
         let size = self.socket.send_buffer_size().unwrap_or(0);
         let queued = sys::unacknowledged(fd).unwrap_or(0) as usize;
-        space_without_meminfo(size, queued)
+        let mut space = space_without_meminfo(size, queued, piece);
+        if !space.writable {
+            // A guess so far.
+            let mut fds = [PollFd::new(&self.socket, PollFlags::OUT)];
+            let polled = rustix::event::poll(&mut fds, Some(&rustix::time::Timespec::default()));
+            space.writable = polled.is_ok() && fds[0].revents().contains(PollFlags::OUT);
+        }
+        space
     }
 
     fn peek(&mut self, offset: usize, buf: &mut [u8]) -> io::Result<usize> {
@@ -304,13 +315,13 @@ impl RealTcp {
 }
 
 /// The room in a send buffer of `size` bytes of kernel memory that holds `queued` bytes of data; what those cost in
-/// memory is not known. Half of the buffer is offered, so that it is nearly always taken. A twelfth is free for certain when the
-/// kernel calls the socket writable, at a third: less would have whoever waits for that wait in a circle.
-fn space_without_meminfo(size: usize, queued: usize) -> SendSpace {
-    let sure = (size / 4 * 3).saturating_sub(queued).min(size / 12);
+/// memory is not known, but guessed by the pieces they come in. A quarter is left for what the guess misses.
+fn space_without_meminfo(size: usize, queued: usize, piece: usize) -> SendSpace {
+    let capacity = data_in(size, piece);
     SendSpace {
-        free: (size / 2).saturating_sub(queued).max(sure),
-        capacity: size / 3,
+        free: (capacity / 4 * 3).saturating_sub(queued),
+        capacity,
+        writable: queued <= capacity / 2,
     }
 }
 
@@ -357,7 +368,8 @@ mod tests {
     use crate::config::Outbound;
     use crate::host::Kind;
 
-    /// Whoever waits for the edge of a socket that has become writable finds room then, or would wait in a circle.
+    /// Whoever waits for the edge of a socket that has become writable finds it so, or would wait in a circle; it takes a
+    /// large segment then.
     #[test]
     fn a_writable_socket_has_room() {
         for (features, size) in [
@@ -383,9 +395,14 @@ mod tests {
             loop {
                 let mut fds = [PollFd::new(&socket.socket, PollFlags::OUT)];
                 rustix::event::poll(&mut fds, Some(&rustix::time::Timespec::default())).unwrap();
-                let space = socket.send_space();
-                if fds[0].revents().contains(PollFlags::OUT) {
-                    assert!(space.free >= space.capacity / 4, "{features:?} {size} {space:?}");
+                let space = socket.send_space(size);
+                let writable = fds[0].revents().contains(PollFlags::OUT);
+                assert_eq!(space.writable, writable, "{features:?} {size} {space:?}");
+                if writable {
+                    assert!(
+                        socket.send(&[0; 65_000]).unwrap() >= 40_000,
+                        "{features:?} {size} {space:?}"
+                    );
                     break;
                 }
                 far.read_exact(&mut buf).unwrap();

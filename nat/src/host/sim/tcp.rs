@@ -31,6 +31,9 @@ pub struct Net {
     pub far: Vec<Far>,
     /// Capacity of the send buffer of new sockets, in bytes.
     pub send_capacity: usize,
+    /// Kernel-like accounting of the send buffer of new sockets: each piece that is sent costs this much of the capacity
+    /// besides its bytes, and is taken whole if it begins below the capacity. Without, a buffer takes what fits to the byte.
+    pub piece_overhead: Option<usize>,
     /// Sockets that may be open at a time.
     pub descriptors: Option<usize>,
     /// How far a peek at a new socket may reach, as on a kernel without `SO_PEEK_OFF`.
@@ -48,6 +51,11 @@ struct Stream {
     error: Option<i32>,
     /// From the gateway to the far end.
     sent: VecDeque<u8>,
+    /// Bytes of each piece in `sent`.
+    pieces: VecDeque<usize>,
+    piece_overhead: Option<usize>,
+    /// Sends that did not take all they were offered.
+    short_sends: u64,
     send_capacity: usize,
     peek_reach: u32,
     /// A send has met a full buffer: room makes an edge.
@@ -70,10 +78,20 @@ impl Stream {
         }
     }
 
+    /// What of the capacity is in use.
+    fn queued(&self) -> usize {
+        self.sent.len() + self.pieces.len() * self.piece_overhead.unwrap_or(0)
+    }
+
+    /// A third of the buffer is free.
+    fn has_third(&self) -> bool {
+        self.queued() <= self.send_capacity * 2 / 3
+    }
+
     fn present(&self) -> Ready {
         Ready {
             readable: !self.received.is_empty() || self.received_fin || self.reset_by_far,
-            writable: !self.pending && self.sent.len() < self.send_capacity,
+            writable: !self.pending && self.queued() < self.send_capacity,
             error: self.error.is_some() || self.reset_by_far,
             hangup: self.received_fin || self.reset_by_far,
         }
@@ -171,7 +189,16 @@ impl Far {
         let mut s = self.0.borrow_mut();
         let n = n.min(s.sent.len());
         let data: Vec<u8> = s.sent.drain(..n).collect();
-        if n > 0 && s.send_blocked && s.sent.len() <= s.send_capacity * 2 / 3 {
+        let mut left = n;
+        while let Some(first) = s.pieces.front_mut().filter(|_| left > 0) {
+            let part = left.min(*first);
+            left -= part;
+            *first -= part;
+            if *first == 0 {
+                s.pieces.pop_front();
+            }
+        }
+        if n > 0 && s.send_blocked && s.has_third() {
             s.send_blocked = false;
             s.edge(Ready {
                 writable: true,
@@ -197,6 +224,16 @@ impl Far {
     /// True if the gateway has asked the kernel to notice a dead far side.
     pub fn kept_alive(&self) -> bool {
         self.0.borrow().keep_alive
+    }
+
+    /// True if the gateway's socket is writable as the kernel has it: a third of its buffer is free.
+    pub fn has_room(&self) -> bool {
+        self.0.borrow().has_third()
+    }
+
+    /// How often the gateway has sent what was not wholly taken.
+    pub fn short_sends(&self) -> u64 {
+        self.0.borrow().short_sends
     }
 
     /// How often the gateway has asked for the room in the send buffer.
@@ -256,6 +293,9 @@ impl Net {
             pending,
             error: None,
             sent: VecDeque::new(),
+            pieces: VecDeque::new(),
+            piece_overhead: self.piece_overhead,
+            short_sends: 0,
             send_capacity,
             peek_reach: self.peek_reach.unwrap_or(u32::MAX),
             send_blocked: false,
@@ -340,7 +380,7 @@ impl TcpHost for SimHost {
         let mut s = socket.0.borrow_mut();
         s.token = Some(token);
         let present = s.present();
-        let room = present.writable && s.sent.len() <= s.send_capacity * 2 / 3;
+        let room = present.writable && s.has_third();
         s.send_blocked |= !room;
         if room || present.readable {
             s.edge(Ready {
@@ -386,7 +426,16 @@ impl TcpSocket for SimTcp {
         if s.reset_by_far || s.sent_fin {
             return Err(rustix::io::Errno::PIPE.into());
         }
-        let n = data.len().min(s.send_capacity.saturating_sub(s.sent.len()));
+        let free = s.send_capacity.saturating_sub(s.queued());
+        let n = match s.piece_overhead {
+            Some(_) if free > 0 => data.len(),
+            Some(_) => 0,
+            None => data.len().min(free),
+        };
+        s.short_sends += u64::from(n < data.len());
+        if n > 0 && s.piece_overhead.is_some() {
+            s.pieces.push_back(n);
+        }
         if n == 0 && !data.is_empty() {
             s.send_blocked = true;
             return Err(io::ErrorKind::WouldBlock.into());
@@ -395,12 +444,18 @@ impl TcpSocket for SimTcp {
         Ok(n)
     }
 
-    fn send_space(&self) -> SendSpace {
+    fn send_space(&self, piece: usize) -> SendSpace {
         let s = self.0.borrow();
         s.space_asked.set(s.space_asked.get() + 1);
+        let free = s.send_capacity.saturating_sub(s.queued());
+        let data = |memory| match s.piece_overhead {
+            Some(overhead) => memory * piece / (piece + overhead),
+            None => memory,
+        };
         SendSpace {
-            free: s.send_capacity.saturating_sub(s.sent.len()),
-            capacity: s.send_capacity,
+            free: data(free),
+            capacity: data(s.send_capacity),
+            writable: s.has_third(),
         }
     }
 
