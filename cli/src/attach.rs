@@ -1,8 +1,9 @@
 //! The attach helper: a process of its own that enters a container's user and network namespaces, makes and configures
 //! the interface there, passes its descriptor back and ends.
 //!
-//! It is told what to do over its standard input, a `SOCK_SEQPACKET`: one [`Request`] with the pidfd of a process in
-//! the container; it answers with one [`Answer`] and the TAP.
+//! It is told what to do over a `SOCK_SEQPACKET`: one [`Request`] with the pidfd of a process in the container; it answers
+//! with one [`Answer`] and the TAP. The front forks the helper for its first container before it has threads, and lets it
+//! wait; later ones are executed.
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,8 +13,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use ipnet::IpNet;
 use pontoon_switch::MacAddr;
+use pontoon_switch::sys::process::fork;
 use pontoon_switch::sys::tun;
-use rustix::process::DumpableBehavior;
+use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions, waitpid};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 use serde::{Deserialize, Serialize};
 
@@ -50,36 +52,121 @@ pub(crate) struct Request {
 /// How it went: nothing, or what failed.
 type Answer = Result<(), String>;
 
-/// Starts a helper for the container that `pidfd` is a process of; gives the TAP.
-pub(crate) fn attach(pidfd: &OwnedFd, request: &Request) -> Result<OwnedFd> {
-    let (mut ours, theirs) = FdSocket::pair().context("cannot make a socket pair for the attach helper")?;
-    ours.set_timeout(Some(PATIENCE))?;
-    let mut child = Command::new("/proc/self/exe")
-        .arg("__attach")
-        .stdin(theirs)
-        .stdout(Stdio::null())
-        .spawn()
-        .context("cannot start the attach helper")?;
-    let answer = ours
-        .send(request, &[pidfd.as_fd()])
-        .and_then(|()| ours.recv::<Answer>())
-        .context("the attach helper does not answer");
-    if answer.is_err() {
-        // It hangs or is dead: either way it is to be gone before we are.
-        let _ = child.kill();
+/// A helper, from our side. Dropping it waits for its end, which follows its answer or the loss of its socket.
+#[derive(Debug)]
+pub(crate) struct Helper {
+    socket: Option<FdSocket>,
+    child: Child,
+}
+
+#[derive(Debug)]
+enum Child {
+    Forked(Pid),
+    Executed(std::process::Child),
+}
+
+impl Helper {
+    /// Makes one that waits for its request. There must be one thread only.
+    pub(crate) fn fork() -> Result<Self> {
+        let (ours, theirs) = Self::pair()?;
+        let child = fork(&[theirs.as_fd()], || {
+            match theirs
+                .try_clone()
+                .map_err(Into::into)
+                .and_then(|fd| serve(FdSocket::new(fd)))
+            {
+                Ok(()) => 0,
+                Err(e) => {
+                    tracing::error!("the attach helper failed: {e:#}");
+                    1
+                }
+            }
+        });
+        Ok(Self {
+            socket: Some(ours),
+            child: Child::Forked(child.context("cannot start the attach helper")?),
+        })
     }
-    child.wait().context("cannot wait for the attach helper")?;
-    match answer? {
-        Some((Ok(()), mut fds)) if fds.len() == 1 => Ok(fds.remove(0)),
-        Some((Ok(()), _)) => bail!("the attach helper sent no interface"),
-        Some((Err(why), _)) => bail!(why),
-        None => bail!("the attach helper died"),
+
+    /// Makes one where there are threads already.
+    pub(crate) fn spawn() -> Result<Self> {
+        let (ours, theirs) = Self::pair()?;
+        let child = Command::new("/proc/self/exe")
+            .arg("__attach")
+            .stdin(theirs)
+            .stdout(Stdio::null())
+            .spawn()
+            .context("cannot start the attach helper")?;
+        Ok(Self {
+            socket: Some(ours),
+            child: Child::Executed(child),
+        })
+    }
+
+    fn pair() -> Result<(FdSocket, OwnedFd)> {
+        let (ours, theirs) = FdSocket::pair().context("cannot make a socket pair for the attach helper")?;
+        ours.set_timeout(Some(PATIENCE))?;
+        Ok((ours, theirs))
+    }
+
+    /// Has it begin with the container that `pidfd` is a process of.
+    pub(crate) fn begin(&self, pidfd: &OwnedFd, request: &Request) -> Result<()> {
+        let socket = self.socket.as_ref().context("the attach helper is gone")?;
+        socket
+            .send(request, &[pidfd.as_fd()])
+            .context("the attach helper takes no request")
+    }
+
+    /// Waits for what it has begun; gives the TAP.
+    pub(crate) fn tap(&mut self) -> Result<OwnedFd> {
+        let socket = self.socket.as_mut().context("the attach helper is gone")?;
+        match socket.recv::<Answer>() {
+            Ok(Some((Ok(()), mut fds))) if fds.len() == 1 => Ok(fds.remove(0)),
+            Ok(Some((Ok(()), _))) => bail!("the attach helper sent no interface"),
+            Ok(Some((Err(why), _))) => bail!(why),
+            Ok(None) => bail!("the attach helper died"),
+            Err(e) => {
+                // It hangs or is dead: either way it is to be gone before we are.
+                self.child.kill();
+                Err(e).context("the attach helper does not answer")
+            }
+        }
     }
 }
 
-/// The helper's main function.
+impl Drop for Helper {
+    fn drop(&mut self) {
+        self.socket = None;
+        self.child.wait();
+    }
+}
+
+impl Child {
+    // Errors mean that it has ended.
+    fn kill(&mut self) {
+        match self {
+            Self::Forked(pid) => drop(rustix::process::kill_process(*pid, Signal::KILL)),
+            Self::Executed(child) => drop(child.kill()),
+        }
+    }
+
+    fn wait(&mut self) {
+        match self {
+            Self::Forked(pid) => drop(rustix::io::retry_on_intr(|| {
+                waitpid(Some(*pid), WaitOptions::empty())
+            })),
+            Self::Executed(child) => drop(child.wait()),
+        }
+    }
+}
+
+/// The main function of one that was executed.
 pub(crate) fn main() -> Result<()> {
-    let mut socket = FdSocket::from_stdin().context("the attach helper is started by pontoon itself")?;
+    serve(FdSocket::from_stdin().context("the attach helper is started by pontoon itself")?)
+}
+
+/// The helper's life.
+fn serve(mut socket: FdSocket) -> Result<()> {
     let Some((request, fds)) = socket.recv::<Request>()? else {
         return Ok(());
     };

@@ -1,7 +1,7 @@
 //! The container's own processes: an outer one that hides what must stay hidden, and an inner one, its process 1.
 //!
 //! ```text
-//! pontoon run ── __init outer ── __init inner ── the command
+//! pontoon run ─────── outer ───────── inner ──── the command
 //!  host           user 1          user 2, mounts, network, UTS, PID, IPC
 //!                 mounts 1
 //! ```
@@ -18,13 +18,11 @@ use std::ffi::{CString, OsString};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
-use pontoon_switch::sys::fd::{self, OnExec};
-use pontoon_switch::sys::process::{self, Namespaces, Signals, spawn_held};
+use anyhow::{Context, Result};
+use pontoon_switch::sys::process::{self, Namespaces, Signals, fork_held};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::mount::MountFlags;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
@@ -58,13 +56,6 @@ pub(crate) enum Terminal {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum ToInit {
-    /// To the outer process, first.
-    Setup {
-        /// The directory to hide.
-        control: PathBuf,
-        /// `run`'s process id.
-        parent: i32,
-    },
     /// To process 1, when the network is there.
     Go(Box<Identity>),
     /// A signal for the command, by number.
@@ -107,7 +98,14 @@ pub(crate) enum FromInit {
 /// Starts the outer process of a container that will execute `command`; gives its id and our end of the socket.
 pub(crate) fn start(control: PathBuf, command: &[OsString]) -> Result<(Pid, FdSocket)> {
     let (ours, theirs) = FdSocket::pair().context("cannot make a socket pair")?;
-    let held = spawn_stage("outer", &theirs, command, Namespaces::USER.and(Namespaces::MOUNT)).map_err(|e| {
+    let parent = rustix::process::getpid();
+    let namespaces = Namespaces::USER.and(Namespaces::MOUNT);
+    let started = fork_held(namespaces, &[theirs.as_fd()], || {
+        stage("container-outer", &theirs, |socket| {
+            outer(socket, &theirs, parent, &control, command)
+        })
+    });
+    let held = started.map_err(|e| {
         let hint = match e.kind() {
             io::ErrorKind::PermissionDenied => {
                 "user namespaces are forbidden here: see `pontoon doctor` (kernel.unprivileged_userns_clone, \
@@ -118,10 +116,8 @@ pub(crate) fn start(control: PathBuf, command: &[OsString]) -> Result<(Pid, FdSo
         anyhow::anyhow!("cannot make a user namespace: {e}; {hint}")
     })?;
     let pid = held.pid();
-    let parent = rustix::process::getpid().as_raw_nonzero().get();
     let started = idmap::map_from_host(pid)
         .context("cannot map ids into the container's user namespace")
-        .and_then(|()| Ok(ours.send(&ToInit::Setup { control, parent }, &[])?))
         .and_then(|()| held.release().context("the container's first process died"));
     if let Err(e) = started {
         let _ = rustix::process::waitpid(Some(pid), WaitOptions::empty());
@@ -130,60 +126,34 @@ pub(crate) fn start(control: PathBuf, command: &[OsString]) -> Result<(Pid, FdSo
     Ok((pid, ours))
 }
 
-/// Makes the next stage of this program in new namespaces. It inherits the socket `theirs` by its number.
-fn spawn_stage(
-    stage: &str,
-    theirs: &OwnedFd,
-    command: &[OsString],
-    namespaces: Namespaces,
-) -> io::Result<pontoon_switch::sys::process::Held> {
-    use std::os::fd::AsRawFd;
-    let c = |s: &[u8]| CString::new(s).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
-    let number = theirs.as_raw_fd().to_string();
-    let mut arguments = Vec::new();
-    for a in ["pontoon", "__init", stage, &number, "--"] {
-        arguments.push(c(a.as_bytes())?);
-    }
-    for a in command {
-        arguments.push(c(a.as_bytes())?);
-    }
-    let mut environment = Vec::new();
-    for (name, value) in std::env::vars_os() {
-        environment.push(c(&[name.as_bytes(), b"=", value.as_bytes()].concat())?);
-    }
-    fd::set_on_exec(theirs.as_fd(), OnExec::Keep)?;
-    let held = spawn_held(namespaces, &c(b"/proc/self/exe")?, &arguments, &environment);
-    fd::set_on_exec(theirs.as_fd(), OnExec::Close)?;
-    held
-}
-
-/// The main function of both stages; `command` is what the inner one executes.
-pub(crate) fn main(stage: &str, socket: i32, command: &[OsString]) -> Result<u8> {
-    let raw = fd::adopt(socket).context("__init is started by pontoon itself")?;
-    let mut socket = FdSocket::new(raw.try_clone()?);
-    let result = match stage {
-        "outer" => outer(&mut socket, raw, command),
-        "inner" => inner(&mut socket, raw, command),
-        other => bail!("no stage {other}"),
+/// One of the two processes, seen as `name` by `ps -o comm`: does `work` on its own handle of the socket `theirs`; gives the
+/// exit status.
+fn stage(name: &str, theirs: &OwnedFd, work: impl FnOnce(&mut FdSocket) -> Result<u8>) -> u8 {
+    // A name that cannot be had is no reason to fail.
+    let _ = CString::new(name).map(|name| rustix::thread::set_name(&name));
+    let Ok(mut socket) = theirs.try_clone().map(FdSocket::new) else {
+        return OURS;
     };
-    if let Err(e) = &result {
+    work(&mut socket).unwrap_or_else(|e| {
         // If nobody listens any more, nobody needs to know.
         let _ = socket.send(&FromInit::Failed(format!("{e:#}")), &[]);
-        return Ok(OURS);
-    }
-    result
+        OURS
+    })
 }
 
-fn outer(socket: &mut FdSocket, raw: OwnedFd, command: &[OsString]) -> Result<u8> {
+fn outer(
+    socket: &mut FdSocket,
+    theirs: &OwnedFd,
+    parent: Pid,
+    control: &Path,
+    command: &[OsString],
+) -> Result<u8> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    let Some((ToInit::Setup { control, parent }, _)) = socket.recv()? else {
-        return Ok(OURS);
-    };
     // The signal is sent to those whose parent dies after they asked for it.
-    if rustix::process::getppid().map(|p| p.as_raw_nonzero().get()) != Some(parent) {
+    if rustix::process::getppid() != Some(parent) {
         return Ok(OURS);
     }
-    let covers = covers::hide(&control)?;
+    let covers = covers::hide(control)?;
     reenter_working_directory()?;
     let namespaces = Namespaces::USER
         .and(Namespaces::MOUNT)
@@ -191,8 +161,10 @@ fn outer(socket: &mut FdSocket, raw: OwnedFd, command: &[OsString]) -> Result<u8
         .and(Namespaces::UTS)
         .and(Namespaces::PID)
         .and(Namespaces::IPC);
-    let held =
-        spawn_stage("inner", &raw, command, namespaces).context("cannot make the container's namespaces")?;
+    let held = fork_held(namespaces, &[theirs.as_fd()], || {
+        stage("container-init", theirs, |socket| inner(socket, command))
+    })
+    .context("cannot make the container's namespaces")?;
     let pid = held.pid();
     let made = idmap::map_identity(pid)
         .context("cannot map ids into the container's inner user namespace")
@@ -228,8 +200,7 @@ pub(crate) fn code(status: WaitStatus) -> u8 {
     u8::try_from(number & 0xff).unwrap_or(OURS)
 }
 
-fn inner(socket: &mut FdSocket, raw: OwnedFd, command: &[OsString]) -> Result<u8> {
-    drop(raw);
+fn inner(socket: &mut FdSocket, command: &[OsString]) -> Result<u8> {
     // Should the parent be dead already, `run` is too or knows it, and its end of the socket closes.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     let signals = Signals::take(&FORWARDED_AND_CHILD)?;
@@ -380,7 +351,7 @@ fn reap(socket: &mut FdSocket, signals: &Signals, child: Pid, terminal: Terminal
         if told {
             match socket.try_recv::<ToInit>() {
                 Ok(Some((ToInit::Signal(number), _))) => pass_on(child, number),
-                Ok(Some((ToInit::Setup { .. } | ToInit::Go(_), _))) => {}
+                Ok(Some((ToInit::Go(_), _))) => {}
                 // `run` is dead. Everything here dies with this process.
                 Ok(None) => return Ok(OURS),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}

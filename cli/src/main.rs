@@ -1,10 +1,9 @@
 //! `pontoon`: rootless container networking.
 #![forbid(unsafe_code)]
 
-use std::ffi::OsString;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use clap::Parser as _;
 
 use args::Command;
@@ -33,13 +32,12 @@ mod routes;
 
 fn main() -> ExitCode {
     log();
-    let mut arguments = std::env::args_os().skip(1);
+    let first = std::env::args_os().nth(1);
     // The program's own processes are not in the command line that people read.
-    let result = match arguments.next().as_ref().and_then(|a| a.to_str()) {
+    let result = match first.as_ref().and_then(|a| a.to_str()) {
         Some("__front") => helper(front::main),
         Some("__packet") => helper(packet::main),
         Some("__attach") => helper(attach::main),
-        Some("__init") => init(arguments.collect()),
         Some(_) | None => {
             return match args::Cli::try_parse() {
                 Ok(cli) => dispatch(&cli.command),
@@ -105,17 +103,6 @@ fn ask(command: &Command) -> Result<ExitCode> {
 fn helper(main: fn() -> Result<()>) -> Result<u8> {
     pontoon_switch::sys::process::unblock_signals()?;
     main().map(|()| 0)
-}
-
-fn init(arguments: Vec<OsString>) -> Result<u8> {
-    let [stage, socket, _, command @ ..] = arguments.as_slice() else {
-        bail!("__init is started by pontoon itself");
-    };
-    let socket = socket
-        .to_str()
-        .and_then(|n| n.parse().ok())
-        .context("__init is started by pontoon itself")?;
-    init::main(&stage.to_string_lossy(), socket, command)
 }
 
 /// Warnings on standard error, or what `PONTOON_LOG` asks for (`debug`, `pontoon_nat=trace`, …).

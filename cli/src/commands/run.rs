@@ -16,12 +16,12 @@ use pontoon_switch::sys::process::{Received, Signals};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal, WaitOptions};
 
-use crate::api::{AttachRequest, ContainerInfo, NetworkInfo};
+use crate::api::{AttachRequest, NetworkInfo};
 use crate::args::{RunArgs, UdpFiltering};
 use crate::client::Endpoint;
 use crate::control;
 use crate::fdsock::FdSocket;
-use crate::front::{self, Plan, Started};
+use crate::front::{self, Attached, Plan, Started};
 use crate::init::{self, FORWARDED_AND_CHILD, FromInit, Identity, Terminal, ToInit};
 use crate::outbound;
 use crate::routes::Call;
@@ -46,18 +46,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
         .map(std::path::absolute)
         .transpose()
         .context("cannot tell where --capture is")?;
-    let (front, early) = match &args.network {
-        Some(_) => (None, None),
-        None => {
-            let plan = plan(args, &name, directory.clone())?;
-            // The container's namespaces take as long as the network: both are made at once.
-            let early = Container::start(directory.clone(), &command)?;
-            (Some(front::start(&plan)?), Some(early))
-        }
-    };
     let wanted = AttachRequest {
         pid: 0,
-        name: Some(name),
+        name: Some(name.clone()),
         ip: args.ip.map(IpAddr::V4),
         ip6: args.ip6.map(IpAddr::V6),
         mac: args.mac_address,
@@ -65,16 +56,25 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
         add_hosts: args.add_host.iter().map(|h| (h.name.clone(), h.ip)).collect(),
         capture,
     };
-    let (endpoint, mut container, attached, terminal) =
-        match begin(args, &network, &directory, &command, early, wanted) {
-            Ok(begun) => begun,
-            Err(e) => {
-                if let Some(front) = front {
-                    front.give_up();
-                }
-                return Err(e);
-            }
-        };
+    let (mut container, attached, front) = match &args.network {
+        Some(_) => {
+            let (container, attached) = join(&network, &directory, &command, wanted)?;
+            (container, attached, None)
+        }
+        None => {
+            let plan = plan(args, &name, directory.clone())?;
+            let (container, attached, front) = alone(plan, &directory, &command, wanted)?;
+            (container, attached, Some(front))
+        }
+    };
+    let terminal = terminal();
+    let go = ToInit::Go(Box::new(identity(args, &attached, terminal)));
+    if let Err(e) = container.tell(&go) {
+        if let Some(front) = front {
+            front.give_up();
+        }
+        return Err(e);
+    }
     let code = Foreground {
         container: &mut container,
         signals: &signals,
@@ -84,22 +84,22 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
     .wait();
     container.end();
     // So that its ports and its name are free when we return. If it is gone, they are.
-    let _ = endpoint.ask::<()>(&Call::Detach {
-        container: attached.name,
+    let _ = Endpoint::named(&network).and_then(|endpoint| {
+        endpoint.ask::<()>(&Call::Detach {
+            container: attached.container.name,
+        })
     });
     control::remove_log(&directory, &network);
     code
 }
 
-/// Makes the container, unless it is in the making as `early`, has it attached to `network` as `wanted`, and lets it go.
-fn begin(
-    args: &RunArgs,
+/// Makes a container and has it attached as `wanted` to a network that is running.
+fn join(
     network: &str,
     directory: &Path,
     command: &[OsString],
-    early: Option<Container>,
     wanted: AttachRequest,
-) -> Result<(Endpoint, Container, ContainerInfo, Terminal)> {
+) -> Result<(Container, Attached)> {
     let endpoint = Endpoint::named(network)?;
     // Asked before anything is made, so that a network which is not there leaves nothing behind.
     let info: Vec<NetworkInfo> = endpoint.ask(&Call::Networks)?;
@@ -107,19 +107,49 @@ fn begin(
         .into_iter()
         .next()
         .with_context(|| format!("network {network} says nothing of itself"))?;
-    let mut container = match early {
-        Some(early) => early,
-        None => Container::start(directory.to_owned(), command)?,
-    };
-    container.made()?;
+    let mut container = Container::start(directory.to_owned(), command)?;
+    container.ready()?;
     let request = AttachRequest {
         pid: container.first()?,
         ..wanted
     };
-    let attached: ContainerInfo = endpoint.ask(&Call::Attach(Box::new(request)))?;
-    let terminal = terminal();
-    container.tell(&ToInit::Go(Box::new(identity(args, &info, &attached, terminal))))?;
-    Ok((endpoint, container, attached, terminal))
+    let attached = Attached {
+        network: info,
+        container: endpoint.ask(&Call::Attach(Box::new(request)))?,
+    };
+    Ok((container, attached))
+}
+
+/// Makes a network as planned and a container that is attached to it as `wanted`. They take about as long as each other,
+/// so both are made at once.
+fn alone(
+    plan: Plan,
+    directory: &Path,
+    command: &[OsString],
+    wanted: AttachRequest,
+) -> Result<(Container, Attached, Started)> {
+    let mut container = Container::start(directory.to_owned(), command)?;
+    let mut front = front::start(plan)?;
+    let together = || {
+        container.made()?;
+        let request = AttachRequest {
+            pid: container.first()?,
+            ..wanted
+        };
+        front.ask(&request)?;
+        front.ready()?;
+        let attached = front.attached()?;
+        container.ready()?;
+        Ok(attached)
+    };
+    match together() {
+        Ok(attached) => Ok((container, attached, front)),
+        Err(e) => {
+            drop(container);
+            front.give_up();
+            Err(e)
+        }
+    }
 }
 
 fn command(args: &RunArgs) -> Result<Vec<OsString>> {
@@ -169,15 +199,16 @@ fn plan(args: &RunArgs, name: &str, directory: PathBuf) -> Result<Plan> {
     })
 }
 
-fn identity(args: &RunArgs, network: &NetworkInfo, attached: &ContainerInfo, terminal: Terminal) -> Identity {
+fn identity(args: &RunArgs, attached: &Attached, terminal: Terminal) -> Identity {
+    let Attached { network, container } = attached;
     let search = if args.dns_search.is_empty() {
         &network.search
     } else {
         &args.dns_search
     };
     Identity {
-        hostname: args.hostname.clone().unwrap_or_else(|| attached.name.clone()),
-        addresses: attached.addresses.clone(),
+        hostname: args.hostname.clone().unwrap_or_else(|| container.name.clone()),
+        addresses: container.addresses.clone(),
         servers: network.subnets.iter().map(|s| s.gateway).collect(),
         search: search.clone(),
         hosts: args.add_host.iter().map(|h| (h.name.clone(), h.ip)).collect(),
@@ -207,6 +238,7 @@ struct Container {
     outer: Pid,
     socket: Option<FdSocket>,
     first: Option<Pid>,
+    ready: bool,
     reaped: Option<u8>,
 }
 
@@ -218,22 +250,37 @@ impl Container {
             outer,
             socket: Some(socket),
             first: None,
+            ready: false,
             reaped: None,
         })
     }
 
-    /// Waits until its namespaces are ready for a network.
+    /// Waits until its namespaces are there, so that it can be given a network.
     fn made(&mut self) -> Result<()> {
-        loop {
-            match self.hear()? {
-                Some(FromInit::Made(pid)) => self.first = Pid::from_raw(pid),
-                Some(FromInit::Ready) => return Ok(()),
-                Some(FromInit::Failed(why)) => bail!("cannot make the container: {why}"),
-                Some(FromInit::Stopped | FromInit::Ended(_)) | None => {
-                    bail!("cannot make the container: its first process ended")
-                }
+        while self.first.is_none() {
+            self.progress()?;
+        }
+        Ok(())
+    }
+
+    /// Waits until it can take its command.
+    fn ready(&mut self) -> Result<()> {
+        while !self.ready {
+            self.progress()?;
+        }
+        Ok(())
+    }
+
+    fn progress(&mut self) -> Result<()> {
+        match self.hear()? {
+            Some(FromInit::Made(pid)) => self.first = Pid::from_raw(pid),
+            Some(FromInit::Ready) => self.ready = true,
+            Some(FromInit::Failed(why)) => bail!("cannot make the container: {why}"),
+            Some(FromInit::Stopped | FromInit::Ended(_)) | None => {
+                bail!("cannot make the container: its first process ended")
             }
         }
+        Ok(())
     }
 
     /// The container's process 1, by its id here.
@@ -351,7 +398,7 @@ impl Foreground<'_> {
                 // The front has closed its side before the container ended: it is dead.
                 if ended.is_none()
                     && self.container.reap().is_none()
-                    && let Some(front) = &self.front
+                    && let Some(front) = &mut self.front
                 {
                     eprintln!(
                         "pontoon: the container has no network any more: {}",

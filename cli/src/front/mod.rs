@@ -25,9 +25,10 @@ use pontoon_switch::sys::fd;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use serde::{Deserialize, Serialize};
 
+use crate::api::{AttachRequest, ContainerInfo, NetworkInfo};
 use crate::control;
 use crate::resolv::ResolvConf;
-use network::Network;
+use network::{Attaching, Network, Refused};
 use resolv_watch::ResolvWatch;
 
 mod api;
@@ -39,6 +40,9 @@ mod resolv_watch;
 
 /// Connections served at once.
 const MAX_CONNECTIONS: usize = 64;
+
+/// How long a front that was started may take to answer.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long a client waits for the control socket to go.
 const CLOSING_TIME: Duration = Duration::from_secs(2);
@@ -82,22 +86,105 @@ pub(crate) struct Plan {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Report {
+    /// The network is there.
     Ready,
+    /// So is the container that was asked for.
+    Attached(Box<Attached>),
+    /// The network is there, the container is not attached.
+    Refused(String),
+    /// There is no network, or none any more.
     Failed(String),
+}
+
+/// The first container as it was attached, and the network that it is on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Attached {
+    /// The network.
+    pub(crate) network: NetworkInfo,
+    /// The container.
+    pub(crate) container: ContainerInfo,
 }
 
 /// A front that was started. While this lives, the front waits for its first container.
 #[derive(Debug)]
 pub(crate) struct Started {
-    line: UnixStream,
+    line: BufReader<UnixStream>,
     child: Child,
+    plan: Plan,
+    /// How long its log was before.
+    said_before: u64,
 }
 
 impl Started {
+    fn line(&self) -> &UnixStream {
+        self.line.get_ref()
+    }
+
+    /// Asks for the first container to be attached, which may be done before the network is there.
+    pub(crate) fn ask(&mut self, request: &AttachRequest) -> Result<()> {
+        let text = line_of(request)?;
+        // A front that has failed says so itself.
+        let _ = self.line().write_all(&text);
+        Ok(())
+    }
+
+    /// Waits until the network is there.
+    ///
+    /// # Errors
+    /// Whatever kept it from starting, in its own words.
+    pub(crate) fn ready(&mut self) -> Result<()> {
+        let what = format!("cannot start the network {}", self.plan.name);
+        let heard = self.hear();
+        let log_path = control::log_path(&self.plan.directory, &self.plan.name);
+        match heard {
+            Ok(Some(Report::Ready)) => Ok(()),
+            Ok(Some(Report::Failed(why) | Report::Refused(why))) => {
+                let _ = self.child.wait();
+                if self.said_before == 0 && !is_running(&self.plan) {
+                    let _ = std::fs::remove_file(&log_path);
+                }
+                Err(anyhow!(why)).context(what)
+            }
+            Ok(Some(Report::Attached(_)) | None) | Err(_) => {
+                let how = heard.map_or_else(|e| format!("does not answer ({e})"), |_| "died".to_owned());
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+                let said = std::fs::read(&log_path).unwrap_or_default();
+                let said = said
+                    .get(usize::try_from(self.said_before).unwrap_or(0)..)
+                    .unwrap_or_default();
+                let said = String::from_utf8_lossy(said);
+                let _ = std::fs::remove_file(&log_path);
+                bail!("{what}: its front {how}: {}", said.trim())
+            }
+        }
+    }
+
+    /// Waits until the container that was asked for is attached.
+    pub(crate) fn attached(&mut self) -> Result<Attached> {
+        match self.hear() {
+            Ok(Some(Report::Attached(attached))) => Ok(*attached),
+            Ok(Some(Report::Refused(why) | Report::Failed(why))) => bail!(why),
+            Ok(Some(Report::Ready) | None) => bail!("the front of network {} died", self.plan.name),
+            Err(e) => {
+                Err(e).with_context(|| format!("the front of network {} does not answer", self.plan.name))
+            }
+        }
+    }
+
+    /// The next report; none once the front has ended.
+    fn hear(&mut self) -> io::Result<Option<Report>> {
+        let mut text = String::new();
+        if self.line.read_line(&mut text)? == 0 {
+            return Ok(None);
+        }
+        Ok(serde_json::from_str(&text).map(Some)?)
+    }
+
     /// Ends a front that has no container, and waits until it is gone.
     pub(crate) fn give_up(mut self) {
         // A copy in a container's process, which has not closed it yet, must not keep it open.
-        let _ = self.line.shutdown(Shutdown::Both);
+        let _ = self.line().shutdown(Shutdown::Both);
         let until = Instant::now() + CLOSING_TIME + CLOSING_TIME;
         while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(5));
@@ -105,12 +192,10 @@ impl Started {
     }
 
     /// Why the front has ended, once it has.
-    pub(crate) fn last_words(&self) -> String {
-        let mut words = String::new();
-        let said = BufReader::new(&self.line).read_line(&mut words);
-        match (said, serde_json::from_str(&words)) {
-            (Ok(_), Ok(Report::Failed(why))) => why,
-            (Ok(_) | Err(_), _) => "its front was killed".to_owned(),
+    pub(crate) fn last_words(&mut self) -> String {
+        match self.hear() {
+            Ok(Some(Report::Failed(why))) => why,
+            Ok(_) | Err(_) => "its front was killed".to_owned(),
         }
     }
 }
@@ -118,15 +203,19 @@ impl Started {
 impl AsFd for Started {
     /// Readable once the front has ended.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.line.as_fd()
+        self.line().as_fd()
     }
 }
 
-/// Starts the front of a network and waits until it is ready.
-///
-/// # Errors
-/// Whatever kept it from starting, in its own words.
-pub(crate) fn start(plan: &Plan) -> Result<Started> {
+/// A value as a line of text.
+fn line_of(value: &impl Serialize) -> serde_json::Result<Vec<u8>> {
+    let mut text = serde_json::to_vec(value)?;
+    text.push(b'\n');
+    Ok(text)
+}
+
+/// Starts the front of a network. It is to be [`Started::ready`] before it is used.
+pub(crate) fn start(plan: Plan) -> Result<Started> {
     let what = || format!("cannot start the network {}", plan.name);
     let (mut line, theirs) = UnixStream::pair().with_context(what)?;
     let log_path = control::log_path(&plan.directory, &plan.name);
@@ -139,7 +228,12 @@ pub(crate) fn start(plan: &Plan) -> Result<Started> {
             .with_context(|| format!("cannot write {}", log_path.display()))?
     };
     let said_before = log.metadata().map_or(0, |m| m.len());
-    let mut child = Command::new("/proc/self/exe")
+    // In the socket before there is anyone to read it; who cannot take it will be found dead.
+    line.set_read_timeout(Some(PATIENCE))?;
+    line.set_write_timeout(Some(PATIENCE))?;
+    let text = line_of(&plan)?;
+    let _ = line.write_all(&text);
+    let child = Command::new("/proc/self/exe")
         .arg("__front")
         .stdin(OwnedFd::from(theirs))
         .stdout(Stdio::null())
@@ -147,39 +241,12 @@ pub(crate) fn start(plan: &Plan) -> Result<Started> {
         .current_dir("/")
         .spawn()
         .with_context(what)?;
-    let mut text = serde_json::to_vec(plan)?;
-    text.push(b'\n');
-    let mut answer = String::new();
-    let talked = line.write_all(&text).and_then(|()| {
-        line.set_read_timeout(Some(Duration::from_secs(20)))?;
-        BufReader::new(&line).read_line(&mut answer)
-    });
-    match (talked, serde_json::from_str(&answer)) {
-        (Ok(_), Ok(Report::Ready)) => Ok(Started { line, child }),
-        (Ok(_), Ok(Report::Failed(why))) => {
-            let _ = child.wait();
-            if said_before == 0 && !is_running(plan) {
-                let _ = std::fs::remove_file(&log_path);
-            }
-            Err(anyhow!(why)).with_context(what)
-        }
-        (talked, _) => {
-            let _ = child.kill();
-            let _ = child.wait();
-            let said = std::fs::read(&log_path).unwrap_or_default();
-            let said = said
-                .get(usize::try_from(said_before).unwrap_or(0)..)
-                .unwrap_or_default();
-            let said = String::from_utf8_lossy(said);
-            let _ = std::fs::remove_file(&log_path);
-            let how = talked.map_or_else(|e| format!("does not answer ({e})"), |_| "died".to_owned());
-            bail!(
-                "cannot start the network {}: its front {how}: {}",
-                plan.name,
-                said.trim()
-            )
-        }
-    }
+    Ok(Started {
+        line: BufReader::new(line),
+        child,
+        plan,
+        said_before,
+    })
 }
 
 fn is_running(plan: &Plan) -> bool {
@@ -191,28 +258,32 @@ pub(crate) fn main() -> Result<()> {
     // It fails for one who leads a process group, and is then run by hand.
     let _ = rustix::process::setsid();
     close_inherited();
-    let mut line = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let mut line = BufReader::new(UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?));
     // The child processes are to have other standard inputs, and this one is to close when we say so.
     rustix::stdio::dup2_stdin(&std::fs::File::open("/dev/null")?)?;
     let mut text = String::new();
-    BufReader::new(&line)
-        .read_line(&mut text)
+    line.read_line(&mut text)
         .context("the front is started by pontoon itself")?;
     let plan: Plan = serde_json::from_str(&text).context("the front is started by pontoon itself")?;
     raise_open_files();
     let (directory, name) = (plan.directory.clone(), plan.name.clone());
-    let (shared, listener) = match begin(plan) {
+    let (shared, listener, first) = match begin(plan, &mut line) {
         Ok(begun) => begun,
         Err(e) => {
-            say(&mut line, &Report::Failed(format!("{e:#}")));
+            say(&line, &Report::Failed(format!("{e:#}")));
             return Ok(());
         }
     };
-    say(&mut line, &Report::Ready);
-    let result = watch(&shared, &listener, &line);
+    say(&line, &Report::Ready);
+    if let Some(first) = first {
+        let mut network = shared.network();
+        let attached = first.and_then(|first| network.finish_attach(first));
+        say(&line, &report(&network, attached));
+    }
+    let result = watch(&shared, &listener, &mut line);
     if let Err(e) = &result {
         tracing::error!("{e:#}");
-        say(&mut line, &Report::Failed(format!("{e:#}")));
+        say(&line, &Report::Failed(format!("{e:#}")));
     }
     control::remove(&directory, &name, listener);
     *shared.closed.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
@@ -226,10 +297,27 @@ pub(crate) fn main() -> Result<()> {
 }
 
 /// Whoever started us may be dead already, which the watch will find.
-fn say(line: &mut UnixStream, report: &Report) {
-    let mut text = serde_json::to_vec(report).unwrap_or_default();
-    text.push(b'\n');
-    let _ = line.write_all(&text);
+fn say(line: &BufReader<UnixStream>, report: &Report) {
+    let text = line_of(report).unwrap_or_default();
+    let _ = line.get_ref().write_all(&text);
+}
+
+/// How the attachment of the first container went.
+fn report(network: &Network, attached: Result<ContainerInfo, Refused>) -> Report {
+    match attached {
+        Ok(container) => Report::Attached(Box::new(Attached {
+            network: network.info(),
+            container,
+        })),
+        Err(Refused { error, .. }) => Report::Refused(format!("{error:#}")),
+    }
+}
+
+/// The next request of whoever started us; none once they are gone, or make no sense.
+fn next_request(line: &mut BufReader<UnixStream>) -> Option<AttachRequest> {
+    let mut text = String::new();
+    line.read_line(&mut text).ok()?;
+    serde_json::from_str(&text).ok()
 }
 
 /// Closes what a caller's caller left open: a pipe that somebody waits for the end of must not live as long as we.
@@ -298,23 +386,33 @@ impl Shared {
     }
 }
 
-fn begin(plan: Plan) -> Result<(Arc<Shared>, UnixListener)> {
+/// What the network's beginning gives: the first container may be on its way already.
+type Begun = (Arc<Shared>, UnixListener, Option<Result<Attaching, Refused>>);
+
+fn begin(plan: Plan, line: &mut BufReader<UnixStream>) -> Result<Begun> {
     let (listener, _) = control::listen(&plan.directory, &plan.name)?;
     let (directory, name) = (plan.directory.clone(), plan.name.clone());
-    let begun = || -> Result<Arc<Shared>> {
+    let begun = || -> Result<_> {
         listener.set_nonblocking(true)?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         // The packet process is started in there, before any thread.
-        let network = Network::new(plan, &ResolvConf::of_host())?;
-        Ok(Arc::new(Shared {
+        let mut network = Network::new(plan, &ResolvConf::of_host())?;
+        // While it starts, the container can have its interface made.
+        let first = match request_meanwhile(line, &network)? {
+            Some(request) => Some(network.begin_attach(own_uid(), request)),
+            None => None,
+        };
+        network.configured()?;
+        let shared = Arc::new(Shared {
             network: Mutex::new(network),
             wake,
             connections: AtomicUsize::new(0),
             closed: (Mutex::new(false), Condvar::new()),
-        }))
+        });
+        Ok((shared, first))
     };
     match begun() {
-        Ok(shared) => Ok((shared, listener)),
+        Ok((shared, first)) => Ok((shared, listener, first)),
         Err(e) => {
             control::remove(&directory, &name, listener);
             Err(e)
@@ -322,14 +420,36 @@ fn begin(plan: Plan) -> Result<(Arc<Shared>, UnixListener)> {
     }
 }
 
+/// A request that comes before the packet process has anything to say.
+fn request_meanwhile(line: &mut BufReader<UnixStream>, network: &Network) -> Result<Option<AttachRequest>> {
+    if line.buffer().is_empty() {
+        let packet = network.packet_fd()?;
+        let mut fds = [
+            PollFd::new(&packet, PollFlags::IN),
+            PollFd::new(line.get_ref(), PollFlags::IN),
+        ];
+        rustix::io::retry_on_intr(|| poll(&mut fds, None)).context("cannot wait for events")?;
+        if !fds[0].revents().is_empty() {
+            return Ok(None);
+        }
+    }
+    Ok(next_request(line))
+}
+
+/// The user that our first container is attached for.
+fn own_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
 /// The front's life.
-fn watch(shared: &Arc<Shared>, listener: &UnixListener, line: &UnixStream) -> Result<()> {
+fn watch(shared: &Arc<Shared>, listener: &UnixListener, line: &mut BufReader<UnixStream>) -> Result<()> {
     let mut resolv = ResolvWatch::new();
-    let mut starter = Some(line);
+    let mut alone = false;
     loop {
         let (packet, pidfds) = {
             let mut network = shared.network();
-            if network.is_over(starter.is_none()) {
+            network.tidy();
+            if network.is_over(alone) {
                 return Ok(());
             }
             (network.packet_fd()?, network.pidfds())
@@ -344,7 +464,9 @@ fn watch(shared: &Arc<Shared>, listener: &UnixListener, line: &UnixStream) -> Re
         let first_container = fds.len();
         fds.extend(pidfds.iter().map(|(_, fd)| PollFd::new(&**fd, PollFlags::IN)));
         let after_containers = fds.len();
-        fds.extend(starter.iter().map(|s| PollFd::new(s, PollFlags::IN)));
+        if !alone {
+            fds.push(PollFd::new(line.get_ref(), PollFlags::IN));
+        }
         let after_starter = fds.len();
         fds.extend(resolv.fd().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         match poll(&mut fds, None) {
@@ -368,8 +490,14 @@ fn watch(shared: &Arc<Shared>, listener: &UnixListener, line: &UnixStream) -> Re
             }
         }
         if ready[after_containers..after_starter].iter().any(|&r| r) {
-            // Nothing is ever said on it: it has closed.
-            starter = None;
+            match next_request(line) {
+                Some(request) => {
+                    let mut network = shared.network();
+                    let attached = network.attach(own_uid(), request);
+                    say(line, &report(&network, attached));
+                }
+                None => alone = true,
+            }
         }
         if ready[after_starter..].iter().any(|&r| r) && resolv.changed() {
             shared.network().set_host_resolvers(&ResolvConf::of_host());

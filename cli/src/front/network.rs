@@ -5,7 +5,7 @@ use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -23,7 +23,7 @@ use super::packet_link::PacketLink;
 use super::publish::{self, Bound, Versions};
 use crate::api::{AttachRequest, ContainerInfo, NetworkInfo, PublishedPort, SubnetInfo};
 use crate::args::{MIN_MTU_IPV6, parse_name};
-use crate::attach;
+use crate::attach::{self, Helper};
 use crate::fdsock::MAX_FDS;
 use crate::ipam::Pool;
 use crate::packet::protocol::{Command, Event, NetworkConfig, Reply, Rule};
@@ -44,6 +44,24 @@ pub(super) struct Network {
     since: u64,
     link: Option<PacketLink>,
     packet_pid: u32,
+    /// The attach helper of the first container, waiting for it.
+    helper: Option<Helper>,
+    /// Helpers that have answered and are about to end.
+    spent: Vec<Helper>,
+}
+
+/// A container on its way: what has been taken for it, while its helper is at work.
+#[derive(Debug)]
+pub(super) struct Attaching {
+    name: String,
+    pid: u32,
+    pidfd: OwnedFd,
+    mac: MacAddr,
+    addresses: Vec<IpAddr>,
+    bound: Vec<(PublishSpec, Bound)>,
+    capture: Option<CaptureFile>,
+    hosts: Vec<(String, IpAddr)>,
+    helper: Helper,
 }
 
 #[derive(Debug)]
@@ -83,7 +101,8 @@ fn refused(status: u16, error: impl Into<anyhow::Error>) -> Refused {
 }
 
 impl Network {
-    /// Makes the network of `plan`: starts its packet process. `host` is the host's resolv.conf.
+    /// Begins to make the network of `plan`: starts its packet process, and has it configure itself. `host` is the host's
+    /// resolv.conf. There must be one thread only.
     pub(super) fn new(mut plan: Plan, host: &ResolvConf) -> Result<Self> {
         let pool4 = Pool::new(plan.subnet4.into(), plan.gateway4.map(IpAddr::V4))?;
         let with_ipv6 = u32::from(plan.mtu) >= MIN_MTU_IPV6 && Path::new("/proc/net/if_inet6").exists();
@@ -95,7 +114,9 @@ impl Network {
             plan.search.clone_from(&host.search);
         }
         let gateway_mac = mac_for(pool4.gateway());
+        // After the packet process, which takes longer to start.
         let mut link = PacketLink::start()?;
+        let helper = Helper::fork()?;
         let packet_pid = link.pid();
         let mut network = Self {
             plan,
@@ -108,6 +129,8 @@ impl Network {
             since: now(),
             link: None,
             packet_pid,
+            helper: Some(helper),
+            spent: Vec::new(),
         };
         let config = NetworkConfig {
             name: network.plan.name.clone(),
@@ -119,13 +142,27 @@ impl Network {
         if let Some((first, last)) = pontoon_nat::link::Link::new(&config.gateway).dhcp_range() {
             network.pool4.keep(first.into(), last.into());
         }
-        match link.call(&Command::Configure(Box::new(config)), &raw) {
-            Ok(_) => {
+        match link.send(&Command::Configure(Box::new(config)), &raw) {
+            Ok(()) => {
                 network.link = Some(link);
                 Ok(network)
             }
             Err(e) => {
                 link.end();
+                Err(e.context("the packet process cannot make the network"))
+            }
+        }
+    }
+
+    /// Waits until the packet process has configured itself. It takes no other command before.
+    pub(super) fn configured(&mut self) -> Result<()> {
+        let link = self.link.as_mut().context("the network is closed")?;
+        match link.answer() {
+            Ok(_) => Ok(()),
+            Err(e) => {
+                if let Some(link) = self.link.take() {
+                    link.end();
+                }
                 Err(e.context("the packet process cannot make the network"))
             }
         }
@@ -314,6 +351,12 @@ impl Network {
 
     /// Attaches a container for the user `uid`, whole or not at all.
     pub(super) fn attach(&mut self, uid: u32, request: AttachRequest) -> Result<ContainerInfo, Refused> {
+        let attaching = self.begin_attach(uid, request)?;
+        self.finish_attach(attaching)
+    }
+
+    /// Does what can be done without the packet process, and has the helper make the interface.
+    pub(super) fn begin_attach(&mut self, uid: u32, request: AttachRequest) -> Result<Attaching, Refused> {
         if self.over {
             return Err(refused(
                 503,
@@ -334,33 +377,17 @@ impl Network {
             return Err(refused(409, e));
         }
         let mut addresses = Vec::new();
-        let attached = self.attach_with(&name, &pidfd, &request, &mut addresses);
-        match attached {
-            Ok(container) => {
-                tracing::info!(
-                    "{name} attached as port {} with {addresses:?}",
-                    container.info.port
-                );
-                let info = container.info.clone();
-                self.containers.insert(name, container);
-                self.used = true;
-                self.send_hosts();
-                Ok(info)
-            }
-            Err(e) => {
-                self.give_back(&addresses);
-                Err(e)
-            }
-        }
+        self.begin_attach_with(name, pidfd, request, &mut addresses)
+            .inspect_err(|_| self.give_back(&addresses))
     }
 
-    fn attach_with(
+    fn begin_attach_with(
         &mut self,
-        name: &str,
-        pidfd: &OwnedFd,
-        request: &AttachRequest,
+        name: String,
+        pidfd: OwnedFd,
+        request: AttachRequest,
         addresses: &mut Vec<IpAddr>,
-    ) -> Result<Container, Refused> {
+    ) -> Result<Attaching, Refused> {
         let taken = |e| refused(409, anyhow::Error::from(e));
         let mut prefixes = Vec::new();
         let mut gateways = Vec::new();
@@ -397,21 +424,75 @@ impl Network {
             .map(CaptureFile::create)
             .transpose()
             .map_err(|e| refused(400, e))?;
-        let mtu = u32::from(self.plan.mtu);
         let wanted = attach::Request {
             mac,
-            mtu,
+            mtu: self.plan.mtu.into(),
             addresses: prefixes,
             gateways,
         };
-        let tap = attach::attach(pidfd, &wanted).with_context(|| format!("cannot attach {name}"))?;
+        let helper = match self.helper.take() {
+            Some(helper) => Ok(helper),
+            None => Helper::spawn(),
+        };
+        let helper = helper
+            .and_then(|helper| helper.begin(&pidfd, &wanted).map(|()| helper))
+            .with_context(|| format!("cannot attach {name}"))?;
+        Ok(Attaching {
+            name,
+            pid: request.pid,
+            pidfd,
+            mac,
+            addresses: addresses.clone(),
+            bound,
+            capture,
+            hosts: request.add_hosts,
+            helper,
+        })
+    }
+
+    /// Waits for the helper, and makes the interface a port of the switch.
+    pub(super) fn finish_attach(&mut self, attaching: Attaching) -> Result<ContainerInfo, Refused> {
+        let addresses = attaching.addresses.clone();
+        match self.finish_attach_with(attaching) {
+            Ok(container) => {
+                let info = container.info.clone();
+                tracing::info!("{} attached as port {} with {addresses:?}", info.name, info.port);
+                let with_hosts = !container.hosts.is_empty();
+                self.containers.insert(info.name.clone(), container);
+                self.used = true;
+                if with_hosts {
+                    self.send_hosts();
+                }
+                Ok(info)
+            }
+            Err(e) => {
+                self.give_back(&addresses);
+                Err(e)
+            }
+        }
+    }
+
+    fn finish_attach_with(&mut self, attaching: Attaching) -> Result<Container, Refused> {
+        let Attaching {
+            name,
+            pid,
+            pidfd,
+            mac,
+            addresses,
+            bound,
+            capture,
+            hosts,
+            mut helper,
+        } = attaching;
+        let tap = helper.tap().with_context(|| format!("cannot attach {name}"))?;
+        self.spent.push(helper);
         let mut fds = vec![tap.as_fd()];
         fds.extend(capture.as_ref().map(|c| c.file.as_fd()));
         let command = Command::AddPort {
-            name: name.to_owned(),
+            name: name.clone(),
             mac,
             addresses: addresses.clone(),
-            mtu,
+            mtu: self.plan.mtu.into(),
             capture: capture.is_some(),
         };
         let port = match self.call(&command, &fds)? {
@@ -428,23 +509,26 @@ impl Network {
         if let Some(capture) = capture {
             capture.keep();
         }
-        let info = ContainerInfo {
-            name: name.to_owned(),
-            network: self.plan.name.clone(),
-            pid: request.pid,
-            port,
-            mac,
-            addresses: addresses.clone(),
-            published: rules.iter().map(|r| r.port.clone()).collect(),
-            since: now(),
-        };
-        let pidfd = Arc::new(pidfd.try_clone().context("cannot keep the container's pidfd")?);
         Ok(Container {
-            info,
-            pidfd,
+            info: ContainerInfo {
+                name,
+                network: self.plan.name.clone(),
+                pid,
+                port,
+                mac,
+                addresses,
+                published: rules.iter().map(|r| r.port.clone()).collect(),
+                since: now(),
+            },
+            pidfd: Arc::new(pidfd),
             rules,
-            hosts: request.add_hosts.clone(),
+            hosts,
         })
+    }
+
+    /// Waits for the end of helpers that have answered, which is near.
+    pub(super) fn tidy(&mut self) {
+        self.spent.clear();
     }
 
     /// A MAC address made of the container's first address, which is its own on this network.
@@ -710,13 +794,14 @@ fn process(pid: u32, uid: u32) -> Result<OwnedFd, Refused> {
 }
 
 /// A capture file that is removed again, if it was not there before, unless it is kept.
-struct CaptureFile<'p> {
+#[derive(Debug)]
+struct CaptureFile {
     file: File,
-    new: Option<&'p Path>,
+    new: Option<PathBuf>,
 }
 
-impl<'p> CaptureFile<'p> {
-    fn create(path: &'p Path) -> Result<Self> {
+impl CaptureFile {
+    fn create(path: &Path) -> Result<Self> {
         let what = || format!("cannot write the capture file {}", path.display());
         if !path.is_absolute() {
             bail!("{}: an absolute path is needed", what());
@@ -726,7 +811,7 @@ impl<'p> CaptureFile<'p> {
         match options.create_new(true).open(path) {
             Ok(file) => Ok(Self {
                 file,
-                new: Some(path),
+                new: Some(path.to_owned()),
             }),
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
                 // A pipe that nobody reads would hold everybody up: it is refused at once. One that is read is written to
@@ -750,9 +835,9 @@ impl<'p> CaptureFile<'p> {
     }
 }
 
-impl Drop for CaptureFile<'_> {
+impl Drop for CaptureFile {
     fn drop(&mut self) {
-        if let Some(path) = self.new {
+        if let Some(path) = &self.new {
             // It is empty; that is all that is wrong if it stays.
             let _ = std::fs::remove_file(path);
         }

@@ -55,9 +55,22 @@ impl PacketLink {
     /// # Errors
     /// What the packet process says failed, or that it is dead or stuck.
     pub(super) fn call(&mut self, command: &Command, fds: &[BorrowedFd<'_>]) -> Result<Reply> {
+        self.send(command, fds)?;
+        self.answer()
+    }
+
+    /// Sends a command, whose [`PacketLink::answer`] is to be taken before the next.
+    pub(super) fn send(&mut self, command: &Command, fds: &[BorrowedFd<'_>]) -> Result<()> {
         self.socket
             .send(command, fds)
-            .context("the packet process takes no commands")?;
+            .context("the packet process takes no commands")
+    }
+
+    /// Waits for the answer to the command that was sent.
+    ///
+    /// # Errors
+    /// As [`PacketLink::call`].
+    pub(super) fn answer(&mut self) -> Result<Reply> {
         loop {
             match self
                 .socket

@@ -93,12 +93,90 @@ pub fn spawn_held(
             libc::_exit(127)
         }
     }
+    forked(pid).map(|pid| Held { pid, go })
+}
+
+/// Makes a child in new namespaces that goes on in this program: once it is released it calls `child` and ends with the
+/// status that gives; dropped before, it ends with 127. Signal mask and process group are inherited, and so is all memory,
+/// as a copy. Of the descriptors it has those that an executed program would have, and `keep`: to `child` no other may
+/// matter. It is the caller's to wait for.
+///
+/// # Errors
+/// Those of `clone(2)` as for [`spawn_held`], and `EBUSY` if this process has more than one thread: what another one was
+/// about to do would stay half done in the child.
+pub fn fork_held(
+    namespaces: Namespaces,
+    keep: &[BorrowedFd<'_>],
+    child: impl FnOnce() -> u8,
+) -> io::Result<Held> {
+    let (wait, go) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let all: Vec<BorrowedFd<'_>> = keep.iter().copied().chain([wait.as_fd()]).collect();
+    let pid = fork_in(namespaces.0, &all, || {
+        // `go` is closed by now, or the end of the parent would never be seen.
+        match rustix::io::read(&wait, &mut [0u8]) {
+            Ok(1) => child(),
+            Ok(_) | Err(_) => 127,
+        }
+    })?;
+    Ok(Held { pid, go })
+}
+
+/// Makes a child that goes on in this program: it calls `child` and ends with the status that gives. All else is as for
+/// [`fork_held`].
+pub fn fork(keep: &[BorrowedFd<'_>], child: impl FnOnce() -> u8) -> io::Result<Pid> {
+    fork_in(0, keep, child)
+}
+
+fn fork_in(namespaces: libc::c_int, keep: &[BorrowedFd<'_>], child: impl FnOnce() -> u8) -> io::Result<Pid> {
+    // A directory for each thread, and the two that every directory has.
+    if rustix::fs::stat("/proc/self/task")?.st_nlink != 3 {
+        return Err(io::Error::from_raw_os_error(libc::EBUSY));
+    }
+    let flags = libc::c_long::from(namespaces | libc::SIGCHLD);
+    // SAFETY: without CLONE_VM this is a fork: the child has a copy of the memory and this thread, the only one (just
+    // checked), so that no lock is held and nothing half done in it. Its thread id, which the C library has stored, is
+    // another than the stored one; of what is done with that id, only locks that know their owner would mind, and none
+    // lives through the fork.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+    if pid == 0 {
+        // A panic must not run on into the copy of what the parent was doing.
+        let code =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| match close_as_exec_does(keep) {
+                Ok(()) => child(),
+                Err(_) => 127,
+            }));
+        // SAFETY: it takes a number and does not return: what the parent's frames own here is never touched again.
+        unsafe { libc::_exit(code.unwrap_or(101).into()) }
+    }
+    forked(pid)
+}
+
+/// The child's id, from what `clone` gave its parent.
+fn forked(pid: libc::c_long) -> io::Result<Pid> {
     if pid < 0 {
         return Err(io::Error::last_os_error());
     }
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    pid.map(|pid| Held { pid, go })
-        .ok_or_else(|| io::ErrorKind::InvalidData.into())
+    pid.ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// Closes every descriptor that is marked close-on-exec but `keep`.
+fn close_as_exec_does(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut numbers = Vec::new();
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        numbers.extend(entry?.file_name().to_str().and_then(|n| n.parse::<i32>().ok()));
+    }
+    for number in numbers {
+        // SAFETY: F_GETFD takes no pointer, and fails for the directory just read, which is closed again.
+        let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+        let closes = flags >= 0 && flags & libc::FD_CLOEXEC != 0;
+        if closes && keep.iter().all(|k| k.as_raw_fd() != number) {
+            // SAFETY: the numbers are this process's own copies; that nothing in it uses those that are not in `keep`
+            // is what the caller of the fork says.
+            unsafe { libc::close(number) };
+        }
+    }
+    Ok(())
 }
 
 /// Lets every signal through to `command`'s program. A blocked one would stay blocked there, and few programs look.
@@ -232,6 +310,13 @@ mod tests {
             .expect("wait")
             .expect("ended");
         assert_eq!(status.exit_status(), Some(127));
+    }
+
+    #[test]
+    fn a_process_with_threads_is_not_forked() {
+        // Tests run in threads of their own.
+        let e = fork(&[], || 0).expect_err("there are threads");
+        assert_eq!(e.raw_os_error(), Some(libc::EBUSY));
     }
 
     #[test]
