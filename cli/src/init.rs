@@ -14,7 +14,7 @@
 //! `run` and the two share one `SOCK_SEQPACKET`: [`ToInit`] one way, [`FromInit`] the other. When `run`'s end of it closes,
 //! the container ends; a parent-death signal from process to process says the same once more.
 
-use std::ffi::{CString, OsString};
+use std::ffi::{CStr, OsString};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -101,7 +101,7 @@ pub(crate) fn start(control: PathBuf, command: &[OsString]) -> Result<(Pid, FdSo
     let parent = rustix::process::getpid();
     let namespaces = Namespaces::USER.and(Namespaces::MOUNT);
     let started = fork_held(namespaces, &[theirs.as_fd()], || {
-        stage("container-outer", &theirs, |socket| {
+        stage(c"container-outer", &theirs, |socket| {
             outer(socket, &theirs, parent, &control, command)
         })
     });
@@ -128,9 +128,9 @@ pub(crate) fn start(control: PathBuf, command: &[OsString]) -> Result<(Pid, FdSo
 
 /// One of the two processes, seen as `name` by `ps -o comm`: does `work` on its own handle of the socket `theirs`; gives the
 /// exit status.
-fn stage(name: &str, theirs: &OwnedFd, work: impl FnOnce(&mut FdSocket) -> Result<u8>) -> u8 {
-    // A name that cannot be had is no reason to fail.
-    let _ = CString::new(name).map(|name| rustix::thread::set_name(&name));
+fn stage(name: &CStr, theirs: &OwnedFd, work: impl FnOnce(&mut FdSocket) -> Result<u8>) -> u8 {
+    // Looks that cannot be had are no reason to fail.
+    let _ = process::set_title(name, "pontoon __init");
     let Ok(mut socket) = theirs.try_clone().map(FdSocket::new) else {
         return OURS;
     };
@@ -162,7 +162,7 @@ fn outer(
         .and(Namespaces::PID)
         .and(Namespaces::IPC);
     let held = fork_held(namespaces, &[theirs.as_fd()], || {
-        stage("container-init", theirs, |socket| inner(socket, command))
+        stage(c"container-init", theirs, |socket| inner(socket, command))
     })
     .context("cannot make the container's namespaces")?;
     let pid = held.pid();

@@ -31,11 +31,9 @@ mod resolv;
 mod routes;
 
 fn main() -> ExitCode {
-    log();
     let first = std::env::args_os().nth(1);
     // The program's own processes are not in the command line that people read.
     let result = match first.as_ref().and_then(|a| a.to_str()) {
-        Some("__front") => helper(front::main),
         Some("__packet") => helper(packet::main),
         Some("__attach") => helper(attach::main),
         Some(_) | None => {
@@ -68,6 +66,10 @@ fn misused(error: &clap::Error) -> ExitCode {
 }
 
 fn dispatch(command: &Command) -> ExitCode {
+    // `run` first forks a process with another standard error.
+    if !matches!(command, Command::Run(_)) {
+        log();
+    }
     let (result, failure) = match command {
         Command::Run(args) => (
             commands::run::run(args).map(ExitCode::from),
@@ -101,6 +103,7 @@ fn ask(command: &Command) -> Result<ExitCode> {
 
 /// A process of ours in the background. Whoever started it may have blocked signals, as `run` does.
 fn helper(main: fn() -> Result<()>) -> Result<u8> {
+    log();
     pontoon_switch::sys::process::unblock_signals()?;
     main().map(|()| 0)
 }

@@ -100,6 +100,7 @@ fn join(
     command: &[OsString],
     wanted: AttachRequest,
 ) -> Result<(Container, Attached)> {
+    crate::log();
     let endpoint = Endpoint::named(network)?;
     // Asked before anything is made, so that a network which is not there leaves nothing behind.
     let info: Vec<NetworkInfo> = endpoint.ask(&Call::Networks)?;
@@ -128,8 +129,16 @@ fn alone(
     command: &[OsString],
     wanted: AttachRequest,
 ) -> Result<(Container, Attached, Started)> {
-    let mut container = Container::start(directory.to_owned(), command)?;
+    // First, as its packet process takes the longest.
     let mut front = front::start(plan)?;
+    crate::log();
+    let mut container = match Container::start(directory.to_owned(), command) {
+        Ok(container) => container,
+        Err(e) => {
+            front.give_up();
+            return Err(e);
+        }
+    };
     let together = || {
         container.made()?;
         let request = AttachRequest {

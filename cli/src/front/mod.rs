@@ -1,19 +1,19 @@
 //! The front of a network: it owns the control socket, the state, the addresses and the published sockets, and never
 //! parses a frame.
 //!
-//! `pontoon run` starts it for a private network and waits until it is ready. It lives until the network's last container
+//! `pontoon run` forks it for a private network and waits until it is ready. It lives until the network's last container
 //! has ended, or, if none ever came, until whoever started it is gone. One thread watches: the listening socket, the
 //! packet process, the containers' processes (a TAP keeps its namespace alive, so only a pidfd tells of the end), the
 //! host's resolv.conf. Each connection has a thread of its own, of which there are at most [`MAX_CONNECTIONS`], so that a
 //! client that is stuck holds up nobody; they work on the [`Network`] under one lock, which is held for no client's
 //! sake.
 
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,8 +21,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use ipnet::{Ipv4Net, Ipv6Net};
 use pontoon_nat::config::{Filtering, LinkLocal, Outbound};
-use pontoon_switch::sys::fd;
+use pontoon_switch::sys::process::{fork, set_title, unblock_signals};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::process::{Pid, Signal, WaitOptions, waitpid};
 use serde::{Deserialize, Serialize};
 
 use crate::api::{AttachRequest, ContainerInfo, NetworkInfo};
@@ -109,7 +110,7 @@ pub(crate) struct Attached {
 #[derive(Debug)]
 pub(crate) struct Started {
     line: BufReader<UnixStream>,
-    child: Child,
+    child: Pid,
     plan: Plan,
     /// How long its log was before.
     said_before: u64,
@@ -139,7 +140,7 @@ impl Started {
         match heard {
             Ok(Some(Report::Ready)) => Ok(()),
             Ok(Some(Report::Failed(why) | Report::Refused(why))) => {
-                let _ = self.child.wait();
+                self.wait();
                 if self.said_before == 0 && !is_running(&self.plan) {
                     let _ = std::fs::remove_file(&log_path);
                 }
@@ -147,8 +148,8 @@ impl Started {
             }
             Ok(Some(Report::Attached(_)) | None) | Err(_) => {
                 let how = heard.map_or_else(|e| format!("does not answer ({e})"), |_| "died".to_owned());
-                let _ = self.child.kill();
-                let _ = self.child.wait();
+                let _ = rustix::process::kill_process(self.child, Signal::KILL);
+                self.wait();
                 let said = std::fs::read(&log_path).unwrap_or_default();
                 let said = said
                     .get(usize::try_from(self.said_before).unwrap_or(0)..)
@@ -182,13 +183,19 @@ impl Started {
     }
 
     /// Ends a front that has no container, and waits until it is gone.
-    pub(crate) fn give_up(mut self) {
+    pub(crate) fn give_up(self) {
         // A copy in a container's process, which has not closed it yet, must not keep it open.
         let _ = self.line().shutdown(Shutdown::Both);
         let until = Instant::now() + CLOSING_TIME + CLOSING_TIME;
-        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < until {
+        // An error means that it was reaped.
+        while matches!(waitpid(Some(self.child), WaitOptions::NOHANG), Ok(None)) && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// Waits for its end, which is certain.
+    fn wait(&self) {
+        let _ = rustix::io::retry_on_intr(|| waitpid(Some(self.child), WaitOptions::empty()));
     }
 
     /// Why the front has ended, once it has.
@@ -217,7 +224,7 @@ fn line_of(value: &impl Serialize) -> serde_json::Result<Vec<u8>> {
 /// Starts the front of a network. It is to be [`Started::ready`] before it is used.
 pub(crate) fn start(plan: Plan) -> Result<Started> {
     let what = || format!("cannot start the network {}", plan.name);
-    let (mut line, theirs) = UnixStream::pair().with_context(what)?;
+    let (line, theirs) = UnixStream::pair().with_context(what)?;
     let log_path = control::log_path(&plan.directory, &plan.name);
     let log = {
         use std::os::unix::fs::OpenOptionsExt;
@@ -228,19 +235,20 @@ pub(crate) fn start(plan: Plan) -> Result<Started> {
             .with_context(|| format!("cannot write {}", log_path.display()))?
     };
     let said_before = log.metadata().map_or(0, |m| m.len());
-    // In the socket before there is anyone to read it; who cannot take it will be found dead.
     line.set_read_timeout(Some(PATIENCE))?;
     line.set_write_timeout(Some(PATIENCE))?;
-    let text = line_of(&plan)?;
-    let _ = line.write_all(&text);
-    let child = Command::new("/proc/self/exe")
-        .arg("__front")
-        .stdin(OwnedFd::from(theirs))
-        .stdout(Stdio::null())
-        .stderr(log)
-        .current_dir("/")
-        .spawn()
-        .with_context(what)?;
+    let theirs = OwnedFd::from(theirs);
+    let child = fork(&[theirs.as_fd(), log.as_fd()], || {
+        let forked = become_front(&log).and_then(|()| main(theirs.try_clone()?, plan.clone()));
+        match forked {
+            Ok(()) => 0,
+            Err(e) => {
+                eprintln!("pontoon: {e:#}");
+                crate::init::OURS
+            }
+        }
+    })
+    .with_context(what)?;
     Ok(Started {
         line: BufReader::new(line),
         child,
@@ -249,22 +257,29 @@ pub(crate) fn start(plan: Plan) -> Result<Started> {
     })
 }
 
+/// Leaves behind what a fork of `run` has of it: session, working directory, standard files, signal mask and looks.
+fn become_front(log: &File) -> Result<()> {
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    rustix::stdio::dup2_stderr(log)?;
+    crate::log();
+    rustix::process::setsid()?;
+    std::env::set_current_dir("/")?;
+    unblock_signals()?;
+    if let Err(e) = set_title(c"network-front", "pontoon __front") {
+        tracing::info!("the front goes by the name of what it was forked of: {e}");
+    }
+    Ok(())
+}
+
 fn is_running(plan: &Plan) -> bool {
     control::socket_path(&plan.directory, &plan.name).is_ok_and(|path| path.exists())
 }
 
 /// The front's main function.
-pub(crate) fn main() -> Result<()> {
-    // It fails for one who leads a process group, and is then run by hand.
-    let _ = rustix::process::setsid();
-    close_inherited();
-    let mut line = BufReader::new(UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?));
-    // The child processes are to have other standard inputs, and this one is to close when we say so.
-    rustix::stdio::dup2_stdin(&std::fs::File::open("/dev/null")?)?;
-    let mut text = String::new();
-    line.read_line(&mut text)
-        .context("the front is started by pontoon itself")?;
-    let plan: Plan = serde_json::from_str(&text).context("the front is started by pontoon itself")?;
+fn main(line: OwnedFd, plan: Plan) -> Result<()> {
+    let mut line = BufReader::new(UnixStream::from(line));
     raise_open_files();
     let (directory, name) = (plan.directory.clone(), plan.name.clone());
     let (shared, listener, first) = match begin(plan, &mut line) {
@@ -289,7 +304,8 @@ pub(crate) fn main() -> Result<()> {
     *shared.closed.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
     shared.closed.1.notify_all();
     let link = shared.network().close();
-    drop(line);
+    // Said at once, and to be heard although a copy stays open until we end.
+    let _ = line.get_ref().shutdown(Shutdown::Both);
     if let Some(link) = link {
         link.end();
     }
@@ -318,21 +334,6 @@ fn next_request(line: &mut BufReader<UnixStream>) -> Option<AttachRequest> {
     let mut text = String::new();
     line.read_line(&mut text).ok()?;
     serde_json::from_str(&text).ok()
-}
-
-/// Closes what a caller's caller left open: a pipe that somebody waits for the end of must not live as long as we.
-fn close_inherited() {
-    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else {
-        return;
-    };
-    let numbers: Vec<i32> = entries
-        .flatten()
-        .filter_map(|e| e.file_name().to_str().and_then(|n| n.parse().ok()))
-        .collect();
-    for number in numbers {
-        // Refused for the standard three and for the directory that was just read.
-        drop(fd::adopt(number));
-    }
 }
 
 /// Raises the soft limit of open files to the hard one: published sockets pass through here.
@@ -398,10 +399,8 @@ fn begin(plan: Plan, line: &mut BufReader<UnixStream>) -> Result<Begun> {
         // The packet process is started in there, before any thread.
         let mut network = Network::new(plan, &ResolvConf::of_host())?;
         // While it starts, the container can have its interface made.
-        let first = match request_meanwhile(line, &network)? {
-            Some(request) => Some(network.begin_attach(own_uid(), request)),
-            None => None,
-        };
+        let first =
+            request_meanwhile(line, &network)?.map(|request| network.begin_attach(own_uid(), request));
         network.configured()?;
         let shared = Arc::new(Shared {
             network: Mutex::new(network),

@@ -111,23 +111,69 @@ pub fn fork_held(
 ) -> io::Result<Held> {
     let (wait, go) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     let all: Vec<BorrowedFd<'_>> = keep.iter().copied().chain([wait.as_fd()]).collect();
-    let pid = fork_in(namespaces.0, &all, || {
+    let pid = fork_in(namespaces.0, &all, Others::AsExec, || {
         // `go` is closed by now, or the end of the parent would never be seen.
         match rustix::io::read(&wait, &mut [0u8]) {
-            Ok(1) => child(),
+            Ok(1) => {
+                // SAFETY: nothing uses it after this: its owner is in a frame that this process never returns to.
+                unsafe { libc::close(wait.as_raw_fd()) };
+                child()
+            }
             Ok(_) | Err(_) => 127,
         }
     })?;
     Ok(Held { pid, go })
 }
 
-/// Makes a child that goes on in this program: it calls `child` and ends with the status that gives. All else is as for
-/// [`fork_held`].
+/// Makes a child that goes on in this program: it calls `child` and ends with the status that gives. Of the descriptors it
+/// has the standard three and `keep`. All else is as for [`fork_held`].
 pub fn fork(keep: &[BorrowedFd<'_>], child: impl FnOnce() -> u8) -> io::Result<Pid> {
-    fork_in(0, keep, child)
+    fork_in(0, keep, Others::Close, child)
 }
 
-fn fork_in(namespaces: libc::c_int, keep: &[BorrowedFd<'_>], child: impl FnOnce() -> u8) -> io::Result<Pid> {
+/// What becomes of descriptors that are not to be kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Others {
+    /// What an exec would do.
+    AsExec,
+    /// All are closed but the standard three.
+    Close,
+}
+
+/// Has this process seen as `name` by `ps -o comm` (15 bytes) and, as far as the room for its arguments goes, as `title` by
+/// `ps -o args` and `pkill -f`. For a fork, which would be taken for what it was forked of.
+///
+/// # Errors
+/// Where the process's own memory cannot be reached by `/proc`.
+pub fn set_title(name: &std::ffi::CStr, title: &str) -> io::Result<()> {
+    use std::os::unix::fs::FileExt;
+    rustix::thread::set_name(name)?;
+    // `proc_pid_stat(5)`: the second field ends with the last bracket; arg_start and arg_end are the 48th and 49th.
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+    let mut places = fields.split_ascii_whitespace().skip(45).map(str::parse::<u64>);
+    let (Some(Ok(start)), Some(Ok(end))) = (places.next(), places.next()) else {
+        return Err(io::ErrorKind::InvalidData.into());
+    };
+    let mut text = title.as_bytes().to_vec();
+    text.resize(usize::try_from(end.saturating_sub(start)).unwrap_or(0), 0);
+    if let Some(last) = text.last_mut() {
+        // Anything else there tells the kernel to read on in the environment.
+        *last = 0;
+    }
+    // The arguments as the kernel put them on the stack: nothing refers to them but what reads them as zero-ended text.
+    std::fs::File::options()
+        .write(true)
+        .open("/proc/self/mem")?
+        .write_all_at(&text, start)
+}
+
+fn fork_in(
+    namespaces: libc::c_int,
+    keep: &[BorrowedFd<'_>],
+    others: Others,
+    child: impl FnOnce() -> u8,
+) -> io::Result<Pid> {
     // A directory for each thread, and the two that every directory has.
     if rustix::fs::stat("/proc/self/task")?.st_nlink != 3 {
         return Err(io::Error::from_raw_os_error(libc::EBUSY));
@@ -140,11 +186,12 @@ fn fork_in(namespaces: libc::c_int, keep: &[BorrowedFd<'_>], child: impl FnOnce(
     let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
     if pid == 0 {
         // A panic must not run on into the copy of what the parent was doing.
-        let code =
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| match close_as_exec_does(keep) {
+        let code = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            match close_others(keep, others) {
                 Ok(()) => child(),
                 Err(_) => 127,
-            }));
+            }
+        }));
         // SAFETY: it takes a number and does not return: what the parent's frames own here is never touched again.
         unsafe { libc::_exit(code.unwrap_or(101).into()) }
     }
@@ -160,8 +207,8 @@ fn forked(pid: libc::c_long) -> io::Result<Pid> {
     pid.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// Closes every descriptor that is marked close-on-exec but `keep`.
-fn close_as_exec_does(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+/// Closes the descriptors that are not in `keep`.
+fn close_others(keep: &[BorrowedFd<'_>], others: Others) -> io::Result<()> {
     let mut numbers = Vec::new();
     for entry in std::fs::read_dir("/proc/self/fd")? {
         numbers.extend(entry?.file_name().to_str().and_then(|n| n.parse::<i32>().ok()));
@@ -169,7 +216,10 @@ fn close_as_exec_does(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
     for number in numbers {
         // SAFETY: F_GETFD takes no pointer, and fails for the directory just read, which is closed again.
         let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
-        let closes = flags >= 0 && flags & libc::FD_CLOEXEC != 0;
+        let closes = match others {
+            Others::AsExec => flags >= 0 && flags & libc::FD_CLOEXEC != 0,
+            Others::Close => flags >= 0 && number > 2,
+        };
         if closes && keep.iter().all(|k| k.as_raw_fd() != number) {
             // SAFETY: the numbers are this process's own copies; that nothing in it uses those that are not in `keep`
             // is what the caller of the fork says.
