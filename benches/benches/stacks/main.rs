@@ -46,7 +46,7 @@ struct Args {
     /// Only these rows (names as in the table; a name with * at its end stands for all that begin so)
     #[arg(long, value_name = "ROW,..", value_delimiter = ',')]
     only: Vec<String>,
-    /// Only these stacks: pontoon, before, fallback, slirp4netns, pasta, kernel, ovs, ovs-tso
+    /// Only these stacks: pontoon, before, fallback, slirp4netns, pasta, kernel, ovs, ovs-tso, probe
     ///
     /// slirp4netns, pasta and Open vSwitch are the installed ones (Debian: slirp4netns, passt, openvswitch-switch) unless a
     /// path is given by the option of that name. `before` is another Pontoon, which --before names.
@@ -217,6 +217,9 @@ fn run(
         if let Some(path) = path {
             peers::install(&world, program, path)?;
         }
+    }
+    if peers.iter().any(|p| p.name == "probe") {
+        peers::provide_probe(&world)?;
     }
     let kernel = net::build(&world, peers.iter().any(|p| p.name == "kernel"));
     let serve = |port: u16| -> Proc {

@@ -12,6 +12,9 @@ use crate::net;
 use crate::process::{self, Pids, Program};
 
 mod ovs;
+mod probe;
+
+pub(crate) use probe::provide as provide_probe;
 
 /// What a column is to Pontoon.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,6 +25,8 @@ pub(crate) enum Kind {
     Other,
     /// What the kernel does, with privilege.
     Kernel,
+    /// What system calls allow.
+    Probe,
 }
 
 /// A column of the table.
@@ -56,6 +61,8 @@ pub(crate) enum Can {
     NoNeighbours,
     /// Nothing but that.
     OnlyNeighbours,
+    /// Bulk data of one stream that the container began.
+    OnlyBulk,
 }
 
 /// All columns, Pontoon first. `before` is there only if `--before PATH` names another Pontoon.
@@ -147,6 +154,14 @@ pub(crate) const PEERS: &[Peer] = &[
         programs: &["ovs-vswitchd"],
         can: Can::OnlyNeighbours,
         start: |world, _| ovs::start(world, "ohostt", true),
+        ready: &[],
+    },
+    Peer {
+        name: "probe",
+        kind: Kind::Probe,
+        programs: &["pontoon-probe"],
+        can: Can::OnlyBulk,
+        start: probe::start,
         ready: &[],
     },
 ];

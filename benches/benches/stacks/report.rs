@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::asks::{self, Verdict};
 use crate::peers::{Can, PEERS, Peer};
 use crate::results::{Metric, Results};
-use crate::rows::{ROWS, Row, Work};
+use crate::rows::{ROWS, Row, Way, Work};
 
 /// All tables of a run.
 pub(crate) fn tables(results: &Results, how: &str) -> String {
@@ -95,6 +95,12 @@ fn cell(results: &Results, row: &Row, peer: &Peer, metric: Metric) -> String {
 /// True if a peer is made for what a row does.
 pub(crate) fn can(peer: &Peer, row: &Row) -> bool {
     let stack = !peer.programs.is_empty();
+    if peer.can == Can::OnlyBulk {
+        return match row.work {
+            Work::Bulk { way, streams } => way != Way::Published && streams == 1,
+            work => work == Work::Neighbours,
+        };
+    }
     match row.work {
         Work::Neighbours => peer.can != Can::NoNeighbours,
         Work::Ready => peer.can != Can::OnlyNeighbours && !peer.ready.is_empty(),
