@@ -91,14 +91,7 @@ fn rfc4787_req6_outbound_refreshes() {
 #[test]
 fn rfc4787_req7_a_client_in_the_containers_subnet_appears_as_the_gateway() {
     let mut w = Wire::plain();
-    let socket = w
-        .gateway
-        .host_mut()
-        .udp_bound(addr("0.0.0.0:8053"))
-        .expect("bound");
-    w.gateway
-        .publish_udp(A, addr("10.0.2.100:53"), socket)
-        .expect("published");
+    w.publish_dns();
     let (src, ..) = udp_of(&w.udp_in(8053, "10.0.2.77:50000", b"?"));
     assert_eq!(src.ip(), ip("10.0.2.2"));
     w.udp_out(53, &src.to_string(), b"!");
@@ -597,14 +590,7 @@ fn a_published_port_shows_the_clients_address() {
 #[test]
 fn clients_on_the_host_itself_appear_as_the_gateway_each_with_a_port() {
     let mut w = Wire::plain();
-    let socket = w
-        .gateway
-        .host_mut()
-        .udp_bound(addr("0.0.0.0:8053"))
-        .expect("bound");
-    w.gateway
-        .publish_udp(A, addr("10.0.2.100:53"), socket)
-        .expect("published");
+    w.publish_dns();
     let mut seen = std::collections::HashMap::new();
     for client in ["127.0.0.1:5000", "127.0.0.1:50000", "192.0.2.1:50000"] {
         let received = UdpRecv {
@@ -633,14 +619,7 @@ fn clients_on_the_host_itself_appear_as_the_gateway_each_with_a_port() {
 #[test]
 fn errors_about_a_published_ports_answers_reach_the_container() {
     let mut w = Wire::plain();
-    let socket = w
-        .gateway
-        .host_mut()
-        .udp_bound(addr("0.0.0.0:8053"))
-        .expect("bound");
-    w.gateway
-        .publish_udp(A, addr("10.0.2.100:53"), socket)
-        .expect("published");
+    w.publish_dns();
     w.udp_in(8053, "198.51.100.10:4242", b"?");
     w.udp_out(53, "198.51.100.10:4242", b"!");
     w.udp()
@@ -653,28 +632,13 @@ fn errors_about_a_published_ports_answers_reach_the_container() {
 #[test]
 fn unpublishing_and_detaching_leave_nothing() {
     let mut w = Wire::plain();
-    let socket = w
-        .gateway
-        .host_mut()
-        .udp_bound(addr("0.0.0.0:8053"))
-        .expect("bound");
-    let rule = w
-        .gateway
-        .publish_udp(A, addr("10.0.2.100:53"), socket)
-        .expect("published");
+    let rule = w.publish_dns();
     w.udp_in(8053, "198.51.100.10:4242", b"?");
     w.udp_out(5000, "198.51.100.10:4000", b"x");
     assert!(w.gateway.unpublish(rule));
     assert!(!w.gateway.unpublish(rule));
     assert_eq!((w.gateway.table().len(), w.udp().open()), (1, 1));
-    let socket = w
-        .gateway
-        .host_mut()
-        .udp_bound(addr("0.0.0.0:8053"))
-        .expect("free again");
-    w.gateway
-        .publish_udp(A, addr("10.0.2.100:53"), socket)
-        .expect("published");
+    w.publish_dns();
     w.udp_in(8053, "198.51.100.10:4242", b"?");
     struct Nowhere;
     impl pontoon_switch::Out for Nowhere {
@@ -688,14 +652,7 @@ fn unpublishing_and_detaching_leave_nothing() {
 #[test]
 fn published_and_outbound_flows_of_one_port_do_not_mix() {
     let mut w = Wire::plain();
-    let socket = w
-        .gateway
-        .host_mut()
-        .udp_bound(addr("0.0.0.0:8053"))
-        .expect("bound");
-    w.gateway
-        .publish_udp(A, addr("10.0.2.100:53"), socket)
-        .expect("published");
+    w.publish_dns();
     // The container speaks first, by its mapping; then the same peer comes by the published port.
     w.udp_out(53, "198.51.100.10:4242", b"out");
     let mapping = w.sent().port;
@@ -710,14 +667,7 @@ fn published_and_outbound_flows_of_one_port_do_not_mix() {
 #[test]
 fn a_container_may_call_its_own_published_port() {
     let mut w = Wire::plain();
-    let socket = w
-        .gateway
-        .host_mut()
-        .udp_bound(addr("0.0.0.0:8053"))
-        .expect("bound");
-    w.gateway
-        .publish_udp(A, addr("10.0.2.100:53"), socket)
-        .expect("published");
+    w.publish_dns();
     let (shown, dst, data) = udp_of(&w.udp_out(5000, "192.0.2.1:8053", b"self"));
     assert_eq!(
         (shown.ip(), dst, data.as_slice()),

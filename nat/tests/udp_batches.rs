@@ -201,15 +201,7 @@ fn a_full_socket_drops_the_run_without_a_word() {
 #[test]
 fn what_waits_of_a_port_taken_back_is_counted() {
     let mut w = Wire::plain();
-    let socket = w
-        .gateway
-        .host_mut()
-        .udp_bound(addr("0.0.0.0:8053"))
-        .expect("bound");
-    let rule = w
-        .gateway
-        .publish_udp(A, addr("10.0.2.100:53"), socket)
-        .expect("published");
+    let rule = w.publish_dns();
     let frames = w.udp_in(8053, "198.51.100.10:4242", b"?");
     assert!(Parsed::of(&frames[0]).is_some());
     say(&mut w, 53, "198.51.100.10:4242", b"!");
@@ -274,14 +266,7 @@ fn what_waits_of_one_sender_comes_as_one_super_frame() {
 #[test]
 fn what_differs_comes_apart_and_in_order() {
     let mut w = Wire::plain();
-    let socket = w
-        .gateway
-        .host_mut()
-        .udp_bound(addr("0.0.0.0:8053"))
-        .expect("bound");
-    w.gateway
-        .publish_udp(A, addr("10.0.2.100:53"), socket)
-        .expect("published");
+    w.publish_dns();
     let kinds = [
         ("198.51.100.10:4242", 0, 60),
         ("198.51.100.10:4242", 0, 60),

@@ -200,26 +200,31 @@ impl<H: UdpHost> Relay<H> {
     fn send_run(&mut self, cx: &mut Cx<'_, H>, run: &Run, parts: &[IoSlice<'_>]) {
         let (mut next, mut failed, mut failed_len) = (0, 0, 0);
         while next < run.count {
-            let Some(socket) = self.socket(run.token) else {
-                (next..run.count).for_each(|_| cx.drop(run.ingress, DropReason::NoFlow));
+            let Some(socket) = self.socket(run.parcel.token) else {
+                (next..run.count).for_each(|_| cx.drop(run.parcel.ingress, DropReason::NoFlow));
                 return;
             };
-            let Err((at, error)) = socket.send_run(&run.how, run.size, parts, next) else {
+            let Err((at, error)) = socket.send_run(&run.parcel.how, run.size, parts, next) else {
                 break;
             };
-            self.errors(cx, run.token);
+            self.errors(cx, run.parcel.token);
             let reason = reason(&error);
             if reason == DropReason::HostFull {
                 // The rest finds no more room than this one.
-                (at..run.count).for_each(|_| cx.drop(run.ingress, reason));
+                (at..run.count).for_each(|_| cx.drop(run.parcel.ingress, reason));
                 failed += run.count - at;
                 failed_len += run.len - at * run.size;
                 break;
             }
-            cx.drop(run.ingress, reason);
+            cx.drop(run.parcel.ingress, reason);
             let data = nth(parts, run.size, at);
             if let Some(error) = IcmpError::from_io(&error) {
-                icmp::send_error(cx, icmp::quote_udp(run.src, run.dst, data).as_ref(), None, error);
+                icmp::send_error(
+                    cx,
+                    icmp::quote_udp(run.parcel.src, run.parcel.dst, data).as_ref(),
+                    None,
+                    error,
+                );
             }
             failed += 1;
             failed_len += data.len();
@@ -227,8 +232,14 @@ impl<H: UdpHost> Relay<H> {
         }
         let count = run.count - failed;
         if count > 0 {
-            let bytes = run.len - failed_len + count * run.header;
-            sent(cx, run.flow, run.direction, count as u64, bytes as u64);
+            let bytes = run.len - failed_len + count * run.parcel.header;
+            sent(
+                cx,
+                run.parcel.flow,
+                run.parcel.direction,
+                count as u64,
+                bytes as u64,
+            );
         }
     }
 

@@ -33,22 +33,8 @@ const NONE: u32 = u32::MAX;
 /// Datagrams of one flow that go by one call.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Run {
-    /// The socket.
-    pub(super) token: Token,
-    /// How they go, without the segment size.
-    pub(super) how: UdpSend,
-    /// Whose they are.
-    pub(super) flow: FlowId,
-    /// Which way they go in it.
-    pub(super) direction: Direction,
-    /// The port they came from.
-    pub(super) ingress: PortId,
-    /// The container's address and port.
-    pub(super) src: SocketAddr,
-    /// Where they go, as the container sees it.
-    pub(super) dst: SocketAddr,
-    /// Bytes of the headers of each, from the IP header on.
-    pub(super) header: usize,
+    /// What each of them is, but for its data.
+    pub(super) parcel: Parcel,
     /// Payload bytes of each but the last.
     pub(super) size: usize,
     /// How many.
@@ -77,15 +63,24 @@ pub(super) struct Outbox {
     runs: Vec<Run>,
 }
 
-/// A datagram to be put into the outbox: a run of one.
+/// A datagram to be put into the outbox, without its data.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Parcel {
+    /// The socket.
     pub(super) token: Token,
+    /// How it goes, without the segment size.
     pub(super) how: UdpSend,
+    /// Whose it is.
     pub(super) flow: FlowId,
+    /// Which way it goes in it.
     pub(super) direction: Direction,
+    /// The port it came from.
     pub(super) ingress: PortId,
+    /// The container's address and port.
     pub(super) src: SocketAddr,
+    /// Where it goes, as the container sees it.
     pub(super) dst: SocketAddr,
+    /// Bytes of its headers, from the IP header on.
     pub(super) header: usize,
 }
 
@@ -97,7 +92,7 @@ impl Outbox {
 
     /// True if a datagram of `flow` waits.
     pub(super) fn holds(&self, flow: FlowId) -> bool {
-        self.runs.iter().any(|r| r.flow == flow)
+        self.runs.iter().any(|r| r.parcel.flow == flow)
     }
 
     /// True if one more datagram of any kind finds room.
@@ -113,7 +108,7 @@ impl Outbox {
         let at = self.bytes.len() as u32;
         self.bytes.extend_from_slice(data);
         // Only the newest run of a flow can be gone on with: what was sent later must not overtake.
-        let newest = self.runs.iter_mut().rev().find(|r| r.flow == parcel.flow);
+        let newest = self.runs.iter_mut().rev().find(|r| r.parcel.flow == parcel.flow);
         if let Some(run) = newest.filter(|r| r.takes(parcel, data.len())) {
             run.count += 1;
             run.len += data.len();
@@ -128,14 +123,7 @@ impl Outbox {
         } else {
             let piece = self.pieces.len() as u32;
             self.runs.push(Run {
-                token: parcel.token,
-                how: parcel.how,
-                flow: parcel.flow,
-                direction: parcel.direction,
-                ingress: parcel.ingress,
-                src: parcel.src,
-                dst: parcel.dst,
-                header: parcel.header,
+                parcel: *parcel,
                 size: data.len(),
                 count: 1,
                 len: data.len(),
@@ -182,9 +170,9 @@ impl Run {
         self.open
             && self.count < MAX_RUN
             && len <= self.size
-            && self.header == parcel.header
-            && self.token == parcel.token
-            && self.how == parcel.how
+            && self.parcel.header == parcel.header
+            && self.parcel.token == parcel.token
+            && self.parcel.how == parcel.how
             // Of one IP packet: MAX_RUN of LONGEST are more than 65,535 bytes.
             && self.len + len <= LONGEST_RUN
     }

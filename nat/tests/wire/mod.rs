@@ -10,6 +10,7 @@ use pontoon_fixtures::packet::{Between, Parsed, Payload, explode};
 use pontoon_nat::config::{Config, Filtering, HostLoopback, LinkLocal, Subnet4, Subnet6};
 use pontoon_nat::host::sim::{SimHost, ping, udp};
 use pontoon_nat::host::{HostError, Origin};
+use pontoon_nat::publish::RuleId;
 use pontoon_nat::{Endpoint, Gateway, Secrets};
 use pontoon_switch::{DropReason, Frame, Instant, MacAddr, Offload, Out, PortId, Station};
 
@@ -81,6 +82,18 @@ fn mac(port: PortId) -> MacAddr {
 }
 
 impl Wire {
+    /// Publishes the host's UDP port 8053 on IPv4 as port 53 of container A.
+    pub fn publish_dns(&mut self) -> RuleId {
+        let socket = self
+            .gateway
+            .host_mut()
+            .udp_bound(addr("0.0.0.0:8053"))
+            .expect("bound");
+        self.gateway
+            .publish_udp(A, addr("10.0.2.100:53"), socket)
+            .expect("published")
+    }
+
     pub fn new(config: Config) -> Self {
         let secrets = Secrets {
             index: (1, 2),

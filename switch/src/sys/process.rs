@@ -179,11 +179,16 @@ fn fork_in(
         return Err(io::Error::from_raw_os_error(libc::EBUSY));
     }
     let flags = libc::c_long::from(namespaces | libc::SIGCHLD);
-    // SAFETY: without CLONE_VM this is a fork: the child has a copy of the memory and this thread, the only one (just
-    // checked), so that no lock is held and nothing half done in it. Its thread id, which the C library has stored, is
-    // another than the stored one; of what is done with that id, only locks that know their owner would mind, and none
-    // lives through the fork.
-    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+    let pid = if namespaces == 0 {
+        // SAFETY: the child has a copy of the memory and this thread, the only one (just checked), so that no lock is held
+        // and nothing half done in it.
+        unsafe { libc::fork() }.into()
+    } else {
+        // SAFETY: as above: without CLONE_VM this is a fork, which the C library has none of with namespaces. Its thread
+        // id is another than the C library has stored; of what is done with that id, only locks that know their owner
+        // would mind, and none lives through the fork.
+        unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) }
+    };
     if pid == 0 {
         // A panic must not run on into the copy of what the parent was doing.
         let code = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
