@@ -21,8 +21,9 @@ use crate::host::{Accepted, Connect, SendSpace, TcpHost, TcpSocket, Token};
 /// Silence after which the far side is asked whether it is there (RFC 9293 section 3.8.4).
 const KEEP_ALIVE: Duration = Duration::from_secs(2 * 3600);
 
-/// How far a peek reaches where the kernel has no `SO_PEEK_OFF`: each copies all that is before it.
-const SKIP_MAX: u32 = 1 << 20;
+/// How far a peek reaches where the kernel has no `SO_PEEK_OFF`: each copies all that is before it. Two super-frames keep a
+/// container, which is as near as its TAP, busy; more would be copied again and again.
+const SKIP_MAX: u32 = 128 << 10;
 
 thread_local! {
     /// Where a peek without `SO_PEEK_OFF` puts the bytes that it skips.
