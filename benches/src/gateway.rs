@@ -73,10 +73,10 @@ impl Default for Rig {
     fn default() -> Self {
         let config = Config {
             mac: GATEWAY,
-            subnet4: Some(Subnet4 {
-                net: "10.0.2.0/24".parse().expect("a network"),
-                gateway: Ipv4Addr::new(10, 0, 2, 2),
-            }),
+            subnet4: Some(Subnet4::new(
+                "10.0.2.0/24".parse().expect("a network"),
+                Ipv4Addr::new(10, 0, 2, 2),
+            )),
             subnet6: None,
             mtu: 1500,
             resolvers: Vec::new(),

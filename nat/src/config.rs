@@ -6,22 +6,104 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use pontoon_switch::MacAddr;
 use serde::{Deserialize, Serialize};
 
-/// An IPv4 subnet and the gateway's address in it.
+/// Where the gateway answers DNS.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NameServer<A> {
+    /// At its own address.
+    #[default]
+    Gateway,
+    /// At another address, which is the gateway's for nothing but this and echo.
+    At(A),
+    /// Nowhere: whatever comes to this address is dropped without a word, but for echo, and clients are told of no name
+    /// server.
+    Silent(A),
+}
+
+impl<A: Copy + PartialEq> NameServer<A> {
+    /// The address that is not the gateway's own.
+    fn apart(self) -> Option<A> {
+        match self {
+            Self::Gateway => None,
+            Self::At(a) | Self::Silent(a) => Some(a),
+        }
+    }
+
+    /// The address that clients are told, if any, where the gateway has `gateway`.
+    fn told(self, gateway: A) -> Option<A> {
+        match self {
+            Self::Gateway => Some(gateway),
+            Self::At(a) => Some(a),
+            Self::Silent(_) => None,
+        }
+    }
+}
+
+/// An IPv4 subnet and the gateway's addresses in it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Subnet4 {
     /// The containers' range.
     pub net: Ipv4Net,
-    /// The gateway's address, which is also that of its DNS server.
+    /// The gateway's address.
     pub gateway: Ipv4Addr,
+    /// Its DNS server.
+    pub dns: NameServer<Ipv4Addr>,
+    /// First and last address that DHCP gives to those who have none assigned; unless said, of the subnet's last quarter.
+    pub dhcp: Option<(Ipv4Addr, Ipv4Addr)>,
 }
 
-/// An IPv6 subnet and the gateway's address in it.
+impl Subnet4 {
+    /// A subnet whose gateway answers DNS at its own address.
+    pub fn new(net: Ipv4Net, gateway: Ipv4Addr) -> Self {
+        Self {
+            net,
+            gateway,
+            dns: NameServer::Gateway,
+            dhcp: None,
+        }
+    }
+
+    /// The address of the name server, if there is one.
+    pub fn name_server(&self) -> Option<Ipv4Addr> {
+        self.dns.told(self.gateway)
+    }
+
+    /// True if `addr` is the gateway's own or its name server's.
+    pub fn is_gateway(&self, addr: Ipv4Addr) -> bool {
+        addr == self.gateway || self.dns.apart() == Some(addr)
+    }
+}
+
+/// An IPv6 subnet and the gateway's addresses in it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Subnet6 {
     /// The containers' range.
     pub net: Ipv6Net,
-    /// The gateway's address, which is also that of its DNS server.
+    /// The gateway's address.
     pub gateway: Ipv6Addr,
+    /// Its DNS server. At the gateway's own address it answers at the link-local one, too.
+    pub dns: NameServer<Ipv6Addr>,
+}
+
+impl Subnet6 {
+    /// A subnet whose gateway answers DNS at its own address.
+    pub fn new(net: Ipv6Net, gateway: Ipv6Addr) -> Self {
+        Self {
+            net,
+            gateway,
+            dns: NameServer::Gateway,
+        }
+    }
+
+    /// The address of the name server, if there is one.
+    pub fn name_server(&self) -> Option<Ipv6Addr> {
+        self.dns.told(self.gateway)
+    }
+
+    /// True if `addr` is the gateway's own or its name server's; its link-local one is not among them.
+    pub fn is_gateway(&self, addr: Ipv6Addr) -> bool {
+        addr == self.gateway || self.dns.apart() == Some(addr)
+    }
 }
 
 /// Whether the gateway's address leads to the host's loopback.
@@ -57,6 +139,17 @@ pub enum Filtering {
     EndpointIndependent,
 }
 
+/// Where connections to the host's loopback come from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LoopbackSource {
+    /// The loopback itself, whatever the source of others is.
+    #[default]
+    Loopback,
+    /// The source of all others.
+    AsOthers,
+}
+
 /// Where outgoing sockets are bound.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Outbound {
@@ -66,6 +159,8 @@ pub struct Outbound {
     pub address6: Option<Ipv6Addr>,
     /// Interface that sockets are bound to (`SO_BINDTODEVICE`).
     pub interface: Option<String>,
+    /// Source of those to the host's loopback.
+    pub loopback: LoopbackSource,
 }
 
 /// A gateway's configuration.
@@ -107,11 +202,36 @@ impl Config {
     /// True if `addr` is one of the gateway's own.
     pub fn is_gateway(&self, addr: IpAddr) -> bool {
         match addr {
-            IpAddr::V4(a) => self.subnet4.is_some_and(|s| s.gateway == a),
-            IpAddr::V6(a) => {
-                self.subnet6.is_some_and(|s| s.gateway == a)
-                    || (self.subnet6.is_some() && a == self.link_local6())
-            }
+            IpAddr::V4(a) => self.subnet4.is_some_and(|s| s.is_gateway(a)),
+            IpAddr::V6(a) => self
+                .subnet6
+                .is_some_and(|s| s.is_gateway(a) || a == self.link_local6()),
+        }
+    }
+
+    /// True if DNS is answered at `addr`.
+    pub fn is_name_server(&self, addr: IpAddr) -> bool {
+        match addr {
+            IpAddr::V4(a) => self.subnet4.is_some_and(|s| s.name_server() == Some(a)),
+            IpAddr::V6(a) => self.subnet6.is_some_and(|s| {
+                s.name_server() == Some(a) || (s.dns == NameServer::Gateway && a == self.link_local6())
+            }),
+        }
+    }
+
+    /// True if nothing but echo is answered at `addr`, and nothing refused.
+    pub fn is_silent(&self, addr: IpAddr) -> bool {
+        match addr {
+            IpAddr::V4(a) => self.subnet4.is_some_and(|s| s.dns == NameServer::Silent(a)),
+            IpAddr::V6(a) => self.subnet6.is_some_and(|s| s.dns == NameServer::Silent(a)),
+        }
+    }
+
+    /// True if `addr` is the name server's and not the gateway's own.
+    fn is_name_server_apart(&self, addr: IpAddr) -> bool {
+        match addr {
+            IpAddr::V4(a) => self.subnet4.is_some_and(|s| s.dns.apart() == Some(a)),
+            IpAddr::V6(a) => self.subnet6.is_some_and(|s| s.dns.apart() == Some(a)),
         }
     }
 
@@ -133,9 +253,12 @@ impl Config {
 
     /// Where the host is asked to go for a container's destination, or why it may not.
     ///
-    /// The gateway's own address leads to the host's loopback if that is allowed; loopback, unspecified and
-    /// IPv4-mapped addresses never leave the gateway, whatever is allowed.
+    /// The gateway's own address leads to the host's loopback if that is allowed, that of a name server beside it never;
+    /// loopback, unspecified and IPv4-mapped addresses never leave the gateway, whatever is allowed.
     pub fn destination(&self, dst: IpAddr) -> Result<IpAddr, Forbidden> {
+        if self.is_name_server_apart(dst) {
+            return Err(Forbidden::HostLoopback);
+        }
         if self.is_gateway(dst) {
             return match self.host_loopback {
                 HostLoopback::Unreachable => Err(Forbidden::HostLoopback),
@@ -200,14 +323,14 @@ mod tests {
     fn config(host_loopback: HostLoopback, link_local: LinkLocal) -> Config {
         Config {
             mac: MacAddr([2, 0, 0, 0, 0, 2]),
-            subnet4: Some(Subnet4 {
-                net: "10.0.2.0/24".parse().unwrap(),
-                gateway: "10.0.2.2".parse().unwrap(),
-            }),
-            subnet6: Some(Subnet6 {
-                net: "fd00::/64".parse().unwrap(),
-                gateway: "fd00::2".parse().unwrap(),
-            }),
+            subnet4: Some(Subnet4::new(
+                "10.0.2.0/24".parse().unwrap(),
+                "10.0.2.2".parse().unwrap(),
+            )),
+            subnet6: Some(Subnet6::new(
+                "fd00::/64".parse().unwrap(),
+                "fd00::2".parse().unwrap(),
+            )),
             mtu: 1500,
             resolvers: Vec::new(),
             search: Vec::new(),
@@ -255,6 +378,24 @@ mod tests {
             );
             assert_eq!(open.destination(addr.parse().unwrap()), Ok(to.parse().unwrap()));
         }
+    }
+
+    #[test]
+    fn a_name_server_beside_the_gateway_leads_nowhere() {
+        let mut c = config(HostLoopback::ByGateway, LinkLocal::Refused);
+        let dns: IpAddr = "10.0.2.3".parse().unwrap();
+        assert!(!c.is_gateway(dns));
+        let s = c.subnet4.as_mut().unwrap();
+        s.dns = NameServer::At("10.0.2.3".parse().unwrap());
+        let gateway = IpAddr::V4(s.gateway);
+        assert!(c.is_gateway(dns) && c.is_name_server(dns) && !c.is_name_server(gateway));
+        assert_eq!(c.destination(dns), Err(Forbidden::HostLoopback));
+        assert!(c.destination(gateway).is_ok());
+        c.subnet4.as_mut().unwrap().dns = NameServer::Silent("10.0.2.3".parse().unwrap());
+        assert!(c.is_gateway(dns) && c.is_silent(dns) && !c.is_name_server(dns) && !c.is_silent(gateway));
+        assert_eq!(c.subnet4.unwrap().name_server(), None);
+        // Of the other version nothing has changed.
+        assert!(c.is_name_server("fd00::2".parse().unwrap()) && c.is_name_server(c.link_local6().into()));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use crate::config::Config;
 use crate::flow;
 use crate::icmp::RateLimiter;
-use crate::link::Neighbours;
+use crate::link::{Heard, Neighbours};
 use crate::packet::{ETHERNET, IpRepr};
 use crate::share::{Shares, Ticket};
 
@@ -64,19 +64,39 @@ impl<H> Cx<'_, H> {
         &mut self.buf[Self::payload_offset(dst)..]
     }
 
+    /// Notes that the neighbour `mac` was heard to have `addr`, and sends it what has waited for that.
+    pub fn learn(&mut self, addr: IpAddr, mac: MacAddr) -> Heard {
+        let heard = self.neighbours.learn(self.config, self.now, addr, mac);
+        if heard == Heard::Accepted {
+            let out = &mut *self.out;
+            self.neighbours.send_waiting(addr, |frame| out.send(frame));
+        }
+        heard
+    }
+
     /// Sends the `len` transport bytes that stand at [`Cx::payload`] to the neighbour that has `ip.dst`. An offset in
-    /// `offload` counts from the frame's first byte.
+    /// `offload` counts from the frame's first byte. If nobody is known to have that address, it is asked for, and the
+    /// packet waits for the answer.
     ///
     /// # Errors
-    /// [`DropReason::NoNeighbour`], already counted, if nobody is known to have that address; it is then asked for.
+    /// [`DropReason::NoNeighbour`], already counted, if too much waits already.
     pub fn transmit(&mut self, ip: &IpRepr, len: usize, offload: Offload) -> Result<(), DropReason> {
-        let Some(mac) = self.neighbours.lookup(ip.dst) else {
-            crate::link::solicit(self, ip.dst);
-            self.out.drop(None, DropReason::NoNeighbour);
-            return Err(DropReason::NoNeighbour);
-        };
-        self.transmit_to(mac, ip, len, offload);
-        Ok(())
+        let known = self.neighbours.lookup(ip.dst);
+        let at = Self::payload_offset(ip.dst);
+        let start = self.put_ip(ip, at, len);
+        if let Some(mac) = known {
+            self.send_packet(mac, ip.dst, start, at + len, offload);
+            return Ok(());
+        }
+        self.put_ethernet(MacAddr::default(), ip.dst, start);
+        let frame = &self.buf[start - ETHERNET..at + len];
+        let kept = self.neighbours.keep(self.now, ip.dst, frame, offload);
+        crate::link::solicit(self, ip.dst);
+        if kept {
+            return Ok(());
+        }
+        self.out.drop(None, DropReason::NoNeighbour);
+        Err(DropReason::NoNeighbour)
     }
 
     /// Sends the `len` transport bytes that stand at [`Cx::payload`] to `mac`.
@@ -87,14 +107,27 @@ impl<H> Cx<'_, H> {
     /// Sends the `len` transport bytes that stand in [`Cx::buf`] from `at` on, at least as far in as [`Cx::payload`], to
     /// `mac`; the headers are written in front of them.
     pub fn transmit_at(&mut self, mac: MacAddr, ip: &IpRepr, at: usize, len: usize, offload: Offload) {
+        let start = self.put_ip(ip, at, len);
+        self.send_packet(mac, ip.dst, start, at + len, offload);
+    }
+
+    /// Writes the IP header of the `len` transport bytes at `at`; where it begins.
+    fn put_ip(&mut self, ip: &IpRepr, at: usize, len: usize) -> usize {
         *self.ident = self.ident.wrapping_add(1);
         let start = at - ip.header_len();
         ip.emit(&mut self.buf[start..at + len], len, *self.ident);
-        self.send_packet(mac, ip.dst, start, at + len, offload);
+        start
     }
 
     /// Puts an Ethernet header before the IP packet that stands at `start..end` of [`Cx::buf`], and sends it.
     pub fn send_packet(&mut self, mac: MacAddr, dst: IpAddr, start: usize, end: usize, offload: Offload) {
+        self.put_ethernet(mac, dst, start);
+        self.out
+            .send(&mut Frame::new(self.buf, start - ETHERNET, end, offload));
+    }
+
+    /// Writes the Ethernet header, to `mac`, of the IP packet to `dst` that begins at `start`.
+    fn put_ethernet(&mut self, mac: MacAddr, dst: IpAddr, start: usize) {
         let ethertype = match dst {
             IpAddr::V4(_) => EthernetProtocol::Ipv4,
             IpAddr::V6(_) => EthernetProtocol::Ipv6,
@@ -104,7 +137,6 @@ impl<H> Cx<'_, H> {
         header[..6].copy_from_slice(&mac.0);
         header[6..12].copy_from_slice(&self.config.mac.0);
         header[12..].copy_from_slice(&u16::from(ethertype).to_be_bytes());
-        self.out.send(&mut Frame::new(self.buf, frame, end, offload));
     }
 
     /// The right to one more host socket for the container at `port`.

@@ -34,7 +34,7 @@ pub struct Endpoint {
     pub name: String,
     /// Its Ethernet address.
     pub mac: MacAddr,
-    /// Its addresses.
+    /// Its addresses; none if they are its own business.
     pub addresses: Vec<IpAddr>,
 }
 
@@ -194,7 +194,9 @@ impl<H: Host> Gateway<H> {
                 self.link.assign(endpoint.mac, v4);
             }
         }
-        if !self.dns.set_name(&endpoint.name, endpoint.addresses.clone()) {
+        // Of one that finds its addresses for itself nothing is known that could be answered.
+        let known = !endpoint.addresses.is_empty();
+        if known && !self.dns.set_name(&endpoint.name, endpoint.addresses.clone()) {
             tracing::warn!(
                 name = endpoint.name,
                 "the container's name is none that DNS can answer for"
@@ -405,6 +407,10 @@ impl<H: Host> Gateway<H> {
             }
             return;
         }
+        let is_echo = matches!(packet.protocol, IpProtocol::Icmp | IpProtocol::Icmpv6);
+        if cx.config.is_silent(packet.dst) && !is_echo {
+            return cx.drop(packet.ingress, DropReason::Forbidden);
+        }
         if to_gateway {
             let answered = match packet.protocol {
                 IpProtocol::Icmp | IpProtocol::Icmpv6
@@ -417,14 +423,14 @@ impl<H: Host> Gateway<H> {
                     self.link.echo(&mut cx, &packet, frame);
                     true
                 }
-                IpProtocol::Udp if is_dns(&packet, frame) => {
+                IpProtocol::Udp if is_dns(cx.config, &packet, frame) => {
                     match Datagram::parse(&packet, frame) {
                         Ok(d) => self.dns.query_udp(&mut cx, &packet, d.src.port(), d.data),
                         Err(reason) => cx.drop(packet.ingress, reason),
                     }
                     true
                 }
-                IpProtocol::Tcp if is_dns(&packet, frame) => {
+                IpProtocol::Tcp if is_dns(cx.config, &packet, frame) => {
                     self.dns.segment(&mut cx, &packet, frame);
                     true
                 }
@@ -584,9 +590,9 @@ fn is_dhcp(packet: &Packet, frame: &Frame<'_>) -> bool {
         && packet.transport(frame).get(2..4) == Some(&[0, 67])
 }
 
-/// True for a packet to the DNS server's port, by UDP or TCP.
-fn is_dns(packet: &Packet, frame: &Frame<'_>) -> bool {
-    packet.transport(frame).get(2..4) == Some(&dns::PORT.to_be_bytes())
+/// True for a packet, of UDP or TCP, to the DNS server.
+fn is_dns(config: &Config, packet: &Packet, frame: &Frame<'_>) -> bool {
+    packet.transport(frame).get(2..4) == Some(&dns::PORT.to_be_bytes()) && config.is_name_server(packet.dst)
 }
 
 fn is_group(addr: IpAddr) -> bool {

@@ -170,14 +170,14 @@ impl Network {
 
     fn gateway_config(&self, host: &ResolvConf) -> Config {
         let subnet4 = match (self.pool4.net(), self.pool4.gateway()) {
-            (IpNet::V4(net), IpAddr::V4(gateway)) => Some(Subnet4 { net, gateway }),
+            (IpNet::V4(net), IpAddr::V4(gateway)) => Some(Subnet4::new(net, gateway)),
             (IpNet::V4(_) | IpNet::V6(_), _) => None,
         };
         let subnet6 = self
             .pool6
             .as_ref()
             .and_then(|pool| match (pool.net(), pool.gateway()) {
-                (IpNet::V6(net), IpAddr::V6(gateway)) => Some(Subnet6 { net, gateway }),
+                (IpNet::V6(net), IpAddr::V6(gateway)) => Some(Subnet6::new(net, gateway)),
                 (IpNet::V4(_) | IpNet::V6(_), _) => None,
             });
         Config {

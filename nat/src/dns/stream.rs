@@ -85,7 +85,7 @@ impl Streams {
     ) -> Result<(), DropReason> {
         // Answers go to whoever has the address, so it must be the sender.
         if cx.neighbours.lookup(packet.src) != Some(packet.src_mac) {
-            cx.neighbours.learn(cx.config, cx.now, packet.src, packet.src_mac);
+            cx.learn(packet.src, packet.src_mac);
             if cx.neighbours.lookup(packet.src) != Some(packet.src_mac) {
                 return Err(DropReason::BadSourceAddress);
             }

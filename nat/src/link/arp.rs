@@ -13,7 +13,7 @@ use crate::packet::ETHERNET;
 /// Bytes of an ARP message for IPv4 over Ethernet.
 const ARP: usize = 28;
 
-/// Takes an ARP frame: learns its sender and answers a question for the gateway's address, in place.
+/// Takes an ARP frame: learns its sender and answers a question for an address of the gateway's, in place.
 pub(super) fn handle<H>(cx: &mut Cx<'_, H>, ingress: PortId, frame: &mut Frame<'_>) {
     if let Err(reason) = respond(cx, frame) {
         cx.drop(ingress, reason);
@@ -44,7 +44,7 @@ fn respond<H>(cx: &mut Cx<'_, H>, frame: &mut Frame<'_>) -> Result<(), DropReaso
     };
     // RFC 5227 section 2.1.1: a probe has no sender address; it is answered, so that the prober leaves ours alone.
     if !sender.is_unspecified() {
-        match cx.neighbours.learn(cx.config, cx.now, sender.into(), mac) {
+        match cx.learn(sender.into(), mac) {
             Heard::Accepted => {}
             Heard::Conflict => return Err(DropReason::BadSourceAddress),
             // An address off the link (an alias, say) may ask, but is not remembered.
@@ -52,11 +52,11 @@ fn respond<H>(cx: &mut Cx<'_, H>, frame: &mut Frame<'_>) -> Result<(), DropReaso
         }
     }
     match operation {
-        ArpOperation::Request if target == subnet.gateway => {
+        ArpOperation::Request if subnet.is_gateway(target) => {
             let reply = ArpRepr::EthernetIpv4 {
                 operation: ArpOperation::Reply,
                 source_hardware_addr: cx.config.mac.into(),
-                source_protocol_addr: subnet.gateway,
+                source_protocol_addr: target,
                 target_hardware_addr: mac.into(),
                 target_protocol_addr: sender,
             };
@@ -82,7 +82,7 @@ pub(super) fn request<H>(cx: &mut Cx<'_, H>, addr: Ipv4Addr) {
     let Some(subnet) = cx.config.subnet4 else {
         return;
     };
-    if addr == subnet.gateway
+    if subnet.is_gateway(addr)
         || !cx.config.on_link(addr.into())
         || !cx.neighbours.may_ask(cx.now, IpAddr::V4(addr))
     {

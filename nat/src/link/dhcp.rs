@@ -331,7 +331,7 @@ impl Server {
         }
         let (first, last) = self.range?;
         let free = |addr: &Ipv4Addr| {
-            *addr != subnet.gateway
+            !subnet.is_gateway(*addr)
                 && !self.held.contains_key(addr)
                 && !self.assigned.values().any(|a| a == addr)
                 && !self.declined.iter().any(|&(a, until)| a == *addr && until > now)
@@ -368,8 +368,11 @@ fn unpin(neighbours: &mut Neighbours, addr: Ipv4Addr, h: &Held) {
     }
 }
 
-/// The last quarter of the subnet's addresses, at most [`RANGE`] of them.
+/// The range that is asked for, or the last quarter of the subnet's addresses, at most [`RANGE`] of them.
 fn range_of(subnet: Subnet4) -> Option<(u32, u32)> {
+    if let Some((first, last)) = subnet.dhcp {
+        return Some((first.into(), last.into()));
+    }
     if subnet.net.prefix_len() > 29 {
         return None;
     }
@@ -518,7 +521,9 @@ fn send<H>(cx: &mut Cx<'_, H>, subnet: Subnet4, m: &Message<'_>, answer: &Answer
         let gateway = subnet.gateway.octets();
         options.put(option::SUBNET_MASK, &subnet.net.netmask().octets());
         options.put(option::ROUTER, &gateway);
-        options.put(option::NAME_SERVER, &gateway);
+        if let Some(server) = subnet.name_server() {
+            options.put(option::NAME_SERVER, &server.octets());
+        }
         options.put(option::BROADCAST, &subnet.net.broadcast().octets());
         options.put(option::MTU, &config.mtu.to_be_bytes());
         let domain = config.search.first().map(String::as_bytes).unwrap_or_default();

@@ -16,6 +16,7 @@ mod neighbours;
 mod ra;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -110,11 +111,14 @@ impl Link {
     /// Does what is due: router advertisements, ageing of neighbours and leases.
     pub fn flush<H>(&mut self, cx: &mut Cx<'_, H>) {
         self.advertiser.flush(cx);
-        cx.neighbours.expire(cx.now);
+        for _ in 0..cx.neighbours.expire(cx.now) {
+            cx.out.drop(None, DropReason::NoNeighbour);
+        }
         self.dhcp.expire(cx.now, cx.neighbours);
     }
 
-    /// When [`Link::flush`] is next due. Neighbours age at the next flush after [`Neighbours::deadline`].
+    /// When [`Link::flush`] is next due. Neighbours age, and what waits for one is given up, at the next flush after
+    /// [`Neighbours::deadline`].
     pub fn deadline(&self) -> Option<Instant> {
         match (self.advertiser.deadline(), self.dhcp.deadline()) {
             (Some(a), Some(b)) => Some(a.min(b)),
@@ -123,8 +127,7 @@ impl Link {
     }
 }
 
-/// Asks who has `addr`, at most once a second for each: a packet for an on-link address that has no neighbour is dropped,
-/// and its sender's next one finds the way. What stands in [`Cx::buf`] is left alone.
+/// Asks who has `addr`, at most once a second for each. What stands in [`Cx::buf`] is left alone.
 pub fn solicit<H>(cx: &mut Cx<'_, H>, addr: IpAddr) {
     match addr {
         IpAddr::V4(a) => arp::request(cx, a),

@@ -100,7 +100,7 @@ pub(super) fn solicitation<H>(
         if mac != packet.src_mac {
             return Err(DropReason::BadSourceAddress);
         }
-        if cx.neighbours.learn(cx.config, cx.now, src.into(), mac) == Heard::Conflict {
+        if cx.learn(src.into(), mac) == Heard::Conflict {
             return Err(DropReason::BadSourceAddress);
         }
     }
@@ -140,10 +140,7 @@ pub(super) fn advertisement<H>(
     if named.is_some_and(|mac| mac != packet.src_mac) {
         return Err(DropReason::BadSourceAddress);
     }
-    match cx
-        .neighbours
-        .learn(cx.config, cx.now, target.into(), packet.src_mac)
-    {
+    match cx.learn(target.into(), packet.src_mac) {
         Heard::Conflict => Err(DropReason::BadSourceAddress),
         Heard::Accepted | Heard::Ignored => Ok(()),
     }

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use hashbrown::DefaultHashBuilder;
 use lru::LruCache;
-use pontoon_switch::{Instant, MacAddr};
+use pontoon_switch::{Frame, Instant, MacAddr, Offload};
 
+use super::waiting::Waiting;
 use crate::config::Config;
 
 /// Learned entries at most.
@@ -53,6 +54,7 @@ pub struct Neighbours {
     learned: LruCache<IpAddr, Learned, DefaultHashBuilder>,
     shares: HashMap<MacAddr, u16, DefaultHashBuilder>,
     asked: LruCache<IpAddr, Instant, DefaultHashBuilder>,
+    waiting: Waiting,
 }
 
 impl Default for Neighbours {
@@ -62,6 +64,7 @@ impl Default for Neighbours {
             learned: LruCache::unbounded_with_hasher(DefaultHashBuilder::default()),
             shares: HashMap::default(),
             asked: LruCache::unbounded_with_hasher(DefaultHashBuilder::default()),
+            waiting: Waiting::default(),
         }
     }
 }
@@ -174,8 +177,22 @@ impl Neighbours {
         true
     }
 
-    /// Forgets the learned entries that were not heard for ten minutes.
-    pub fn expire(&mut self, now: Instant) {
+    /// Keeps `frame`, an Ethernet frame whose destination is to be filled in, until `addr` is learned. False if too much
+    /// waits already.
+    pub(crate) fn keep(&mut self, now: Instant, addr: IpAddr, frame: &[u8], offload: Offload) -> bool {
+        self.waiting.keep(now, addr, frame, offload)
+    }
+
+    /// Hands `send` what has waited for `addr`, if that is known.
+    pub(crate) fn send_waiting(&mut self, addr: IpAddr, send: impl FnMut(&mut Frame<'_>)) {
+        if let Some(mac) = self.lookup(addr) {
+            self.waiting.release(addr, mac, send);
+        }
+    }
+
+    /// Forgets the learned entries that were not heard for ten minutes, and the packets that have waited in vain, whose
+    /// number it gives.
+    pub fn expire(&mut self, now: Instant) -> usize {
         while self
             .learned
             .peek_lru()
@@ -183,11 +200,13 @@ impl Neighbours {
         {
             self.pop_oldest();
         }
+        self.waiting.expire(now)
     }
 
     /// When [`Neighbours::expire`] has something to do.
     pub fn deadline(&self) -> Option<Instant> {
-        self.learned.peek_lru().map(|(_, e)| e.heard + AGE)
+        let aged = self.learned.peek_lru().map(|(_, e)| e.heard + AGE);
+        [aged, self.waiting.deadline()].into_iter().flatten().min()
     }
 
     /// Learned entries.

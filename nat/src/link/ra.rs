@@ -104,9 +104,7 @@ pub(super) fn solicitation<H>(
     if source.is_some_and(|mac| mac != packet.src_mac) {
         return Err(DropReason::BadSourceAddress);
     }
-    if source.is_some()
-        && cx.neighbours.learn(cx.config, cx.now, src.into(), packet.src_mac) == super::Heard::Conflict
-    {
+    if source.is_some() && cx.learn(src.into(), packet.src_mac) == super::Heard::Conflict {
         return Err(DropReason::BadSourceAddress);
     }
     advertise(cx, src, packet.src_mac);
@@ -147,9 +145,11 @@ fn build(config: &Config, b: &mut [u8]) -> usize {
     w.put(&[0; 4]);
     w.put(&subnet.net.network().octets());
 
-    w.put(&[RDNSS, 3, 0, 0]);
-    w.put(&u32::from(ROUTER_LIFETIME).to_be_bytes());
-    w.put(&subnet.gateway.octets());
+    if let Some(server) = subnet.name_server() {
+        w.put(&[RDNSS, 3, 0, 0]);
+        w.put(&u32::from(ROUTER_LIFETIME).to_be_bytes());
+        w.put(&server.octets());
+    }
 
     let domains = super::encode_domains(&config.search, MAX_DOMAINS);
     if !domains.is_empty() {

@@ -48,11 +48,11 @@ impl Local {
         // Two addresses and two routes are what smoltcp holds by default. A packet's way is the neighbour's that has its
         // destination, whatever the route.
         interface.update_ip_addrs(|addrs| {
-            if let Some(s) = config.subnet4 {
-                let _ = addrs.push(IpCidr::new(IpAddress::Ipv4(s.gateway), s.net.prefix_len()));
+            if let Some((s, server)) = config.subnet4.and_then(|s| Some((s, s.name_server()?))) {
+                let _ = addrs.push(IpCidr::new(IpAddress::Ipv4(server), s.net.prefix_len()));
             }
-            if let Some(s) = config.subnet6 {
-                let _ = addrs.push(IpCidr::new(IpAddress::Ipv6(s.gateway), s.net.prefix_len()));
+            if let Some((s, server)) = config.subnet6.and_then(|s| Some((s, s.name_server()?))) {
+                let _ = addrs.push(IpCidr::new(IpAddress::Ipv6(server), s.net.prefix_len()));
             }
         });
         if let Some(s) = config.subnet4 {

@@ -46,14 +46,14 @@ impl Out for Recorder {
 pub fn config() -> Config {
     Config {
         mac: MacAddr([2, 0, 0, 0, 0, 2]),
-        subnet4: Some(Subnet4 {
-            net: "10.0.2.0/24".parse().unwrap(),
-            gateway: Ipv4Addr::new(10, 0, 2, 2),
-        }),
-        subnet6: Some(Subnet6 {
-            net: "fd00:2::/64".parse().unwrap(),
-            gateway: Ipv6Addr::new(0xfd00, 2, 0, 0, 0, 0, 0, 2),
-        }),
+        subnet4: Some(Subnet4::new(
+            "10.0.2.0/24".parse().unwrap(),
+            Ipv4Addr::new(10, 0, 2, 2),
+        )),
+        subnet6: Some(Subnet6::new(
+            "fd00:2::/64".parse().unwrap(),
+            Ipv6Addr::new(0xfd00, 2, 0, 0, 0, 0, 0, 2),
+        )),
         mtu: 1500,
         resolvers: Vec::new(),
         search: Vec::new(),

@@ -17,7 +17,7 @@ pub use ping::RealPing;
 pub use tcp::{RealListener, RealTcp};
 pub use udp::RealUdp;
 
-use crate::config::Outbound;
+use crate::config::{LoopbackSource, Outbound};
 
 /// The sockets of the machine this runs on.
 #[derive(Debug)]
@@ -76,8 +76,8 @@ impl RealHost {
             IpAddr::V4(_) => self.outbound.address4.map(IpAddr::V4),
             IpAddr::V6(_) => self.outbound.address6.map(IpAddr::V6),
         };
-        // A connection to the host's own loopback comes from there, whatever the source of others is.
-        if let Some(source) = source.filter(|_| !remote.is_loopback()) {
+        let bound = !remote.is_loopback() || self.outbound.loopback == LoopbackSource::AsOthers;
+        if let Some(source) = source.filter(|_| bound) {
             if kind == Type::STREAM {
                 tcp::leave_port_to_connect(&socket);
             }
