@@ -181,74 +181,136 @@ fn serve(mut socket: FdSocket) -> Result<()> {
 }
 
 fn make(pidfd: &OwnedFd, request: &Request) -> Result<OwnedFd> {
-    // Opened by us, with our own rights to the host's device, before anything of the container is entered.
-    if let Err(e) = rustix::fs::access(
-        "/dev/net/tun",
-        rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK,
-    ) {
-        let hint = match e {
-            rustix::io::Errno::NOENT => "load the kernel's module: modprobe tun",
-            _ => "it must be readable and writable: chmod 666 /dev/net/tun",
-        };
-        bail!("cannot open /dev/net/tun: {e}; {hint}");
-    }
-    // In the container's user namespace its root may trace us, who see the host's files, unless we cannot be.
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
-        .context("cannot keep the attach helper from being traced")?;
+    check_device()?;
+    become_untraceable()?;
     move_into_thread_name_spaces(
         pidfd.as_fd(),
         ThreadNameSpaceType::USER | ThreadNameSpaceType::NETWORK,
     )
     .context("cannot enter the container's user and network namespaces")?;
-    let tap = tun::open_tap(INTERFACE)
-        .map_err(|e| match e.raw_os_error() {
-            Some(code) if code == rustix::io::Errno::BUSY.raw_os_error() => {
-                anyhow::anyhow!("the container has an interface {INTERFACE} already")
-            }
-            _ => e.into(),
-        })
-        .with_context(|| format!("cannot make the interface {INTERFACE} in the container"))?;
+    let tap = open(INTERFACE)?;
+    let ipv6 = if request.addresses.iter().any(|a| matches!(a, IpNet::V6(_))) {
+        Ipv6::Given
+    } else {
+        Ipv6::Off
+    };
     let mut netlink = Netlink::open().context("cannot open a netlink socket in the container")?;
-    configure(&mut netlink, request)?;
+    configure(
+        &mut netlink,
+        &Interface {
+            name: INTERFACE,
+            mac: Some(request.mac),
+            mtu: request.mtu,
+            addresses: &request.addresses,
+            gateways: &request.gateways,
+            ipv6,
+        },
+    )?;
     Ok(tap)
 }
 
-fn configure(netlink: &mut Netlink, request: &Request) -> Result<()> {
+/// Sees that the host's TUN device can be opened: by us, with our own rights, before anything of the container is entered.
+pub(crate) fn check_device() -> Result<()> {
+    let access = rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK;
+    let Err(e) = rustix::fs::access("/dev/net/tun", access) else {
+        return Ok(());
+    };
+    let hint = match e {
+        rustix::io::Errno::NOENT => "load the kernel's module: modprobe tun",
+        _ => "it must be readable and writable: chmod 666 /dev/net/tun",
+    };
+    bail!("cannot open /dev/net/tun: {e}; {hint}")
+}
+
+/// In the container's user namespace its root may trace us, who see the host's files, unless we cannot be.
+pub(crate) fn become_untraceable() -> Result<()> {
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .context("cannot keep the attach helper from being traced")
+}
+
+/// Opens the TAP `name` of the network namespace that we are in.
+pub(crate) fn open(name: &str) -> Result<OwnedFd> {
+    tun::open_tap(name)
+        .map_err(|e| match e.raw_os_error() {
+            Some(code) if code == rustix::io::Errno::BUSY.raw_os_error() => {
+                anyhow::anyhow!("the container has an interface {name} already, and it is in use")
+            }
+            _ => e.into(),
+        })
+        .with_context(|| format!("cannot make the interface {name} in the container"))
+}
+
+/// How an interface is to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Interface<'a> {
+    /// Its name.
+    pub(crate) name: &'a str,
+    /// Its MAC address; the kernel's choice if none.
+    pub(crate) mac: Option<MacAddr>,
+    /// Its MTU in bytes.
+    pub(crate) mtu: u32,
+    /// Its addresses with their prefixes.
+    pub(crate) addresses: &'a [IpNet],
+    /// Default routes through it.
+    pub(crate) gateways: &'a [IpAddr],
+    /// What becomes of IPv6.
+    pub(crate) ipv6: Ipv6,
+}
+
+/// How an interface comes by its IPv6 addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Ipv6 {
+    /// There is no IPv6.
+    Off,
+    /// By us alone: router advertisements are not listened to.
+    Given,
+    /// As the container's kernel has it, which means by router advertisements unless told otherwise.
+    Untouched,
+}
+
+/// Brings the loopback and an interface up, as `wanted`.
+pub(crate) fn configure(netlink: &mut Netlink, wanted: &Interface<'_>) -> Result<()> {
+    let name = wanted.name;
     let lo = netlink
         .link_index("lo")
         .context("the container has no loopback")?;
     netlink
         .set_up(lo)
         .context("cannot bring the container's loopback up")?;
-    let index = netlink.link_index(INTERFACE).context("the interface is gone")?;
+    let index = netlink.link_index(name).context("the interface is gone")?;
     netlink
-        .set_link(index, request.mac, request.mtu, QUEUE)
+        .set_link(index, wanted.mac, Some(wanted.mtu), QUEUE)
         .with_context(|| {
+            let mac = wanted.mac.map(|mac| format!("MAC address {mac}, "));
             format!(
-                "cannot set MAC address {}, MTU {} and the queue of {INTERFACE}",
-                request.mac, request.mtu
+                "cannot set {}MTU {} and the queue of {name}",
+                mac.unwrap_or_default(),
+                wanted.mtu
             )
         })?;
-    let with_ipv6 = request.addresses.iter().any(|a| matches!(a, IpNet::V6(_)));
-    if !with_ipv6 {
-        // Or the kernel would give it a link-local address. A kernel without IPv6 has nothing to turn off.
-        let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{INTERFACE}/disable_ipv6"), "1");
-    } else {
+    match wanted.ipv6 {
+        Ipv6::Off => {
+            // Or the kernel would give it a link-local address. A kernel without IPv6 has nothing to turn off.
+            let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
+        }
         // Addresses and routes are ours to set; a container that wants them by router advertisement turns this on.
         // Without duplicate address detection the link-local address, too, works at once.
-        for (name, value) in [("disable_ipv6", "0"), ("accept_ra", "0"), ("accept_dad", "0")] {
-            sysctl(name, value);
+        Ipv6::Given => {
+            for (setting, value) in [("disable_ipv6", "0"), ("accept_ra", "0"), ("accept_dad", "0")] {
+                sysctl(name, setting, value);
+            }
         }
+        Ipv6::Untouched => {}
     }
     netlink
         .set_up(index)
-        .with_context(|| format!("cannot bring {INTERFACE} up"))?;
-    for &address in &request.addresses {
+        .with_context(|| format!("cannot bring {name} up"))?;
+    for &address in wanted.addresses {
         netlink
             .add_address(index, address)
-            .with_context(|| format!("cannot give {INTERFACE} the address {address}"))?;
+            .with_context(|| format!("cannot give {name} the address {address}"))?;
     }
-    for &gateway in &request.gateways {
+    for &gateway in wanted.gateways {
         netlink
             .add_default_route(index, gateway)
             .with_context(|| format!("cannot add the default route through {gateway}"))?;
@@ -256,9 +318,16 @@ fn configure(netlink: &mut Netlink, request: &Request) -> Result<()> {
     Ok(())
 }
 
-/// Sets an IPv6 setting of the interface: `/proc/sys/net` shows the network namespace of whoever looks.
-fn sysctl(name: &str, value: &str) {
-    let path = format!("/proc/sys/net/ipv6/conf/{INTERFACE}/{name}");
+/// Gives the interface `name`, which somebody else configures, the queue that ours have.
+pub(crate) fn lengthen_queue(name: &str) -> Result<()> {
+    let mut netlink = Netlink::open()?;
+    let index = netlink.link_index(name)?;
+    Ok(netlink.set_link(index, None, None, QUEUE)?)
+}
+
+/// Sets an IPv6 setting of an interface: `/proc/sys/net` shows the network namespace of whoever looks.
+fn sysctl(interface: &str, name: &str, value: &str) {
+    let path = format!("/proc/sys/net/ipv6/conf/{interface}/{name}");
     // Where /proc/sys is covered or read-only (inside another container) the defaults have to do.
     if let Err(e) = std::fs::write(&path, value) {
         tracing::warn!("cannot set {path} to {value}: {e}");

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
+use pontoon_switch::MacAddr;
 
 /// Number of the gateway in its subnet.
 const GATEWAY: u128 = 2;
@@ -205,6 +206,18 @@ pub(crate) fn default_gateway(net: IpNet) -> IpAddr {
         next: 0,
     }
     .default_gateway()
+}
+
+/// A locally administered MAC address that says which address it belongs to.
+pub(crate) fn mac_for(address: IpAddr) -> MacAddr {
+    let [a, b, c, d] = match address {
+        IpAddr::V4(v4) => v4.octets(),
+        IpAddr::V6(v6) => {
+            let o = v6.octets();
+            [o[12], o[13], o[14], o[15]]
+        }
+    };
+    MacAddr::local([0x02, 0x50, a, b, c, d])
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use args::Command;
 mod api;
 mod args;
 mod attach;
+mod bind;
 mod capture;
 mod client;
 mod commands;
@@ -22,12 +23,15 @@ mod http;
 mod idmap;
 mod init;
 mod ipam;
+mod limits;
 mod netlink;
 mod outbound;
 mod output;
 mod packet;
 mod peer;
+mod ping_sockets;
 mod resolv;
+mod resolv_watch;
 mod routes;
 
 fn main() -> ExitCode {

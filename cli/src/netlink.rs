@@ -46,12 +46,20 @@ impl Netlink {
         }
     }
 
-    /// Sets the MAC address, the MTU (bytes) and the length of the transmit queue (packets) of interface `index`.
-    pub(crate) fn set_link(&mut self, index: u32, mac: MacAddr, mtu: u32, queue: u32) -> io::Result<()> {
+    /// Sets the length of the transmit queue (packets) of interface `index`, and its MAC address and MTU (bytes) if they
+    /// are given.
+    pub(crate) fn set_link(
+        &mut self,
+        index: u32,
+        mac: Option<MacAddr>,
+        mtu: Option<u32>,
+        queue: u32,
+    ) -> io::Result<()> {
         let mut link = LinkMessage::default();
         link.header.index = index;
-        link.attributes.push(LinkAttribute::Address(mac.0.to_vec()));
-        link.attributes.push(LinkAttribute::Mtu(mtu));
+        link.attributes
+            .extend(mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
+        link.attributes.extend(mtu.map(LinkAttribute::Mtu));
         link.attributes.push(LinkAttribute::TxQueueLen(queue));
         self.tell(RouteNetlinkMessage::SetLink(link), 0)
     }

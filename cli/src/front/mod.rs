@@ -28,16 +28,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::{AttachRequest, ContainerInfo, NetworkInfo};
 use crate::control;
+use crate::limits::raise_open_files;
 use crate::resolv::ResolvConf;
+use crate::resolv_watch::ResolvWatch;
 use network::{Attaching, Network, Refused};
-use resolv_watch::ResolvWatch;
 
 mod api;
 mod network;
 mod packet_link;
-mod ping;
-mod publish;
-mod resolv_watch;
 
 /// Connections served at once.
 const MAX_CONNECTIONS: usize = 64;
@@ -334,21 +332,6 @@ fn next_request(line: &mut BufReader<UnixStream>) -> Option<AttachRequest> {
     let mut text = String::new();
     line.read_line(&mut text).ok()?;
     serde_json::from_str(&text).ok()
-}
-
-/// Raises the soft limit of open files to the hard one: published sockets pass through here.
-pub(crate) fn raise_open_files() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    if let Err(e) = setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: maximum,
-            maximum,
-        },
-    ) {
-        tracing::warn!("cannot raise the limit of open files: {e}");
-    }
 }
 
 /// What the threads share.

@@ -20,12 +20,12 @@ use rustix::process::{Pid, PidfdFlags, Resource, getrlimit, pidfd_open};
 
 use super::Plan;
 use super::packet_link::PacketLink;
-use super::publish::{self, Bound, Versions};
 use crate::api::{AttachRequest, ContainerInfo, NetworkInfo, PublishedPort, SubnetInfo};
 use crate::args::{MIN_MTU_IPV6, parse_name};
 use crate::attach::{self, Helper};
+use crate::bind::{self, Bound, Versions};
 use crate::fdsock::MAX_FDS;
-use crate::ipam::Pool;
+use crate::ipam::{Pool, mac_for};
 use crate::packet::protocol::{Command, Event, NetworkConfig, Reply, Rule};
 use crate::resolv::ResolvConf;
 
@@ -137,7 +137,7 @@ impl Network {
             gateway: network.gateway_config(host),
             outbound: network.plan.outbound.clone(),
         };
-        let raw = super::ping::raw_sockets(&network.plan.outbound);
+        let raw = crate::ping_sockets::raw_sockets(&network.plan.outbound);
         let raw: Vec<_> = raw.iter().map(AsFd::as_fd).collect();
         if let Some((first, last)) = pontoon_nat::link::Link::new(&config.gateway).dhcp_range() {
             network.pool4.keep(first.into(), last.into());
@@ -654,7 +654,7 @@ impl Network {
         } else {
             Versions::V4
         };
-        let wanted: usize = specs.iter().map(|s| publish::sockets_of(s, versions)).sum();
+        let wanted: usize = specs.iter().map(|s| bind::sockets_of(s, versions)).sum();
         let published: usize = self.containers.values().map(|c| c.rules.len()).sum();
         let limit = getrlimit(Resource::Nofile)
             .current
@@ -672,7 +672,7 @@ impl Network {
         }
         let mut all = Vec::with_capacity(wanted);
         for spec in specs {
-            let bound = publish::bind(spec, versions).map_err(|e| refused(409, e))?;
+            let bound = bind::bind(spec, versions).map_err(|e| refused(409, e))?;
             all.extend(bound.into_iter().map(|b| (spec.clone(), b)));
         }
         Ok(all)
@@ -842,18 +842,6 @@ impl Drop for CaptureFile {
             let _ = std::fs::remove_file(path);
         }
     }
-}
-
-/// A locally administered MAC address that says which address it belongs to.
-fn mac_for(address: IpAddr) -> MacAddr {
-    let [a, b, c, d] = match address {
-        IpAddr::V4(v4) => v4.octets(),
-        IpAddr::V6(v6) => {
-            let o = v6.octets();
-            [o[12], o[13], o[14], o[15]]
-        }
-    };
-    MacAddr::local([0x02, 0x50, a, b, c, d])
 }
 
 fn now() -> u64 {

@@ -13,12 +13,12 @@ use pontoon_switch::sys::process::Signals;
 use rustix::process::Signal;
 
 use crate::fdsock::FdSocket;
-use crate::front::raise_open_files;
+use crate::limits::raise_open_files;
 use protocol::{Command, Event, Message, Reply};
 use wiring::Wiring;
 
 pub(crate) mod protocol;
-mod wiring;
+pub(crate) mod wiring;
 
 /// The process's main function.
 pub(crate) fn main() -> Result<()> {

@@ -12,7 +12,8 @@ use pontoon_nat::publish::RuleId;
 use pontoon_switch::fdb::Origin;
 use pontoon_switch::port::tap;
 use pontoon_switch::{
-    DropCounters, Features, Handle, MacAddr, Network, Policy, PortConfig, PortId, PortStatus, Worker, worker,
+    DropCounters, Features, Handle, Instant, MacAddr, Network, Policy, Port, PortConfig, PortId, PortStatus,
+    Worker, worker,
 };
 use rustix::process::{Resource, getrlimit};
 
@@ -27,7 +28,7 @@ type Gw = Gateway<RealHost>;
 const OWN_DESCRIPTORS: u64 = 320;
 
 /// A running network, from the packet process's main thread.
-pub(super) struct Wiring {
+pub(crate) struct Wiring {
     handle: Handle<Gw>,
     worker: Option<JoinHandle<()>>,
     captures: BTreeMap<u32, Recorder>,
@@ -38,7 +39,7 @@ pub(super) struct Wiring {
 impl Wiring {
     /// Makes the network, which pings by the sockets `raw` where it has them, and starts its worker; `report` is called, in
     /// a thread of its own, for what happens by itself.
-    pub(super) fn new(
+    pub(crate) fn new(
         config: NetworkConfig,
         raw: Vec<OwnedFd>,
         report: impl Fn(Event) + Send + 'static,
@@ -118,16 +119,11 @@ impl Wiring {
             }
             Command::Publish { port, rules } => self.publish(port, rules, fds).map(Reply::Rules),
             Command::Unpublish { rules } => {
-                self.handle.call(move |network, _| {
-                    for rule in rules {
-                        network.station_mut().unpublish(RuleId(rule));
-                    }
-                })?;
+                self.unpublish(rules)?;
                 Ok(Reply::Done)
             }
             Command::SetResolvers { resolvers } => {
-                self.handle
-                    .call(move |network, _| network.station_mut().set_resolvers(resolvers))?;
+                self.set_resolvers(resolvers)?;
                 Ok(Reply::Done)
             }
             Command::SetHosts { hosts } => {
@@ -169,22 +165,7 @@ impl Wiring {
     ) -> Result<u32> {
         let port = tap::adopt(tap, mtu, Features::from_env()).context("cannot use the container's TAP")?;
         let policy = Policy::container(mac, addresses.iter().map(|&a| a.into()));
-        let config = PortConfig {
-            name: name.clone(),
-            policy,
-        };
-        let endpoint = (name.clone(), addresses.clone());
-        let (id, now) = self.handle.call(move |network, now| {
-            let id = network.add_port(now, port, config)?;
-            let (name, addresses) = endpoint;
-            network.station_mut().attach(Endpoint {
-                port: id,
-                name,
-                mac,
-                addresses,
-            });
-            Ok::<_, std::io::Error>((id, now))
-        })??;
+        let (id, now) = self.attach(port, name.clone(), policy, mac, addresses.clone())?;
         self.addresses.insert(id.0, addresses);
         if let Some(file) = capture {
             let started = Recorder::start(file.into(), &name, now).context("cannot write the capture file");
@@ -200,6 +181,36 @@ impl Wiring {
             self.captures.insert(id.0, recorder);
         }
         Ok(id.0)
+    }
+
+    /// Adds `port` to the switch, and makes what is behind it known to the gateway. Without `addresses` that finds its
+    /// addresses for itself, and `mac` means nothing.
+    ///
+    /// # Errors
+    /// Those of [`Network::add_port`], and the worker's end.
+    pub(crate) fn attach(
+        &self,
+        port: Box<dyn Port>,
+        name: String,
+        policy: Policy,
+        mac: MacAddr,
+        addresses: Vec<IpAddr>,
+    ) -> Result<(PortId, Instant)> {
+        let config = PortConfig {
+            name: name.clone(),
+            policy,
+        };
+        let attached = self.handle.call(move |network, now| {
+            let id = network.add_port(now, port, config)?;
+            network.station_mut().attach(Endpoint {
+                port: id,
+                name,
+                mac,
+                addresses,
+            });
+            Ok::<_, std::io::Error>((id, now))
+        })??;
+        Ok(attached)
     }
 
     fn remove_port(&mut self, port: u32) -> Result<()> {
@@ -245,6 +256,14 @@ impl Wiring {
                 socket,
             });
         }
+        self.lead(published)
+    }
+
+    /// Leads the clients of sockets to containers, all or none; the numbers of the new rules.
+    ///
+    /// # Errors
+    /// A socket is not of its kind, or the worker has ended.
+    pub(crate) fn lead(&self, published: Vec<Published>) -> Result<Vec<u32>> {
         let ids = self.handle.call(move |network, _| {
             let gateway = network.station_mut();
             let mut ids = Vec::with_capacity(published.len());
@@ -263,6 +282,29 @@ impl Wiring {
         })?;
         let ids = ids.map_err(|e| anyhow!("the gateway cannot use the socket: {e}"))?;
         Ok(ids.into_iter().map(|id| id.0).collect())
+    }
+
+    /// Takes rules back, and closes their sockets.
+    ///
+    /// # Errors
+    /// The worker has ended.
+    pub(crate) fn unpublish(&self, rules: Vec<u32>) -> Result<()> {
+        self.handle.call(move |network, _| {
+            for rule in rules {
+                network.station_mut().unpublish(RuleId(rule));
+            }
+        })?;
+        Ok(())
+    }
+
+    /// Has the gateway ask these name servers from now on.
+    ///
+    /// # Errors
+    /// The worker has ended.
+    pub(crate) fn set_resolvers(&self, resolvers: Vec<SocketAddr>) -> Result<()> {
+        self.handle
+            .call(move |network, _| network.station_mut().set_resolvers(resolvers))?;
+        Ok(())
     }
 
     fn fdb(&self, offset: usize) -> Result<Vec<FdbEntry>> {
@@ -300,7 +342,7 @@ impl Wiring {
     }
 
     /// Ends the worker and finishes the captures.
-    pub(super) fn end(mut self) {
+    pub(crate) fn end(mut self) {
         let ports: Vec<u32> = self.captures.keys().copied().collect();
         for port in ports {
             // If the worker has ended, its hooks went with it.

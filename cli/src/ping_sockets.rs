@@ -11,7 +11,7 @@ use pontoon_nat::config::Outbound;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 /// A raw socket for each IP version whose ping sockets cannot be had, as far as the caller may have one.
-pub(super) fn raw_sockets(outbound: &Outbound) -> Vec<OwnedFd> {
+pub(crate) fn raw_sockets(outbound: &Outbound) -> Vec<OwnedFd> {
     let v4 = outbound.address4.map(IpAddr::V4);
     let v6 = outbound.address6.map(IpAddr::V6);
     [

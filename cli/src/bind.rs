@@ -16,17 +16,17 @@ const TRIES: usize = 64;
 
 /// One bound socket.
 #[derive(Debug)]
-pub(super) struct Bound {
-    pub(super) protocol: Transport,
+pub(crate) struct Bound {
+    pub(crate) protocol: Transport,
     /// Where it is bound, with the port it really has.
-    pub(super) host: SocketAddr,
-    pub(super) container_port: u16,
-    pub(super) socket: OwnedFd,
+    pub(crate) host: SocketAddr,
+    pub(crate) container_port: u16,
+    pub(crate) socket: OwnedFd,
 }
 
 /// The IP versions of a network.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Versions {
+pub(crate) enum Versions {
     /// IPv4 only.
     V4,
     /// Both.
@@ -34,7 +34,7 @@ pub(super) enum Versions {
 }
 
 /// Sockets that `spec` takes, at most.
-pub(super) fn sockets_of(spec: &PublishSpec, versions: Versions) -> usize {
+pub(crate) fn sockets_of(spec: &PublishSpec, versions: Versions) -> usize {
     let (first, last) = spec.container_ports;
     (usize::from(last) - usize::from(first) + 1) * addresses(spec, versions).len()
 }
@@ -48,7 +48,7 @@ fn addresses(spec: &PublishSpec, versions: Versions) -> Vec<IpAddr> {
 }
 
 /// Binds all that `spec` names, or nothing.
-pub(super) fn bind(spec: &PublishSpec, versions: Versions) -> Result<Vec<Bound>> {
+pub(crate) fn bind(spec: &PublishSpec, versions: Versions) -> Result<Vec<Bound>> {
     let ips = addresses(spec, versions);
     if versions == Versions::V4
         && let Some(IpAddr::V6(ip)) = spec.host_ip

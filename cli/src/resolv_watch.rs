@@ -11,7 +11,7 @@ use crate::resolv::HOST_FILE;
 
 /// The watch.
 #[derive(Debug)]
-pub(super) struct ResolvWatch {
+pub(crate) struct ResolvWatch {
     file: PathBuf,
     inotify: Option<OwnedFd>,
     seen: Option<Vec<u8>>,
@@ -19,7 +19,7 @@ pub(super) struct ResolvWatch {
 
 impl ResolvWatch {
     /// Watches the host's file. Where the kernel refuses, its changes go unseen, which the log says.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::of(Path::new(HOST_FILE))
     }
 
@@ -71,12 +71,12 @@ impl ResolvWatch {
     }
 
     /// Readable when something may have changed.
-    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
+    pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.inotify.as_ref().map(AsFd::as_fd)
     }
 
     /// Takes what waits to be read; true if the file's text is another now.
-    pub(super) fn changed(&mut self) -> bool {
+    pub(crate) fn changed(&mut self) -> bool {
         if let Some(fd) = &self.inotify {
             let mut buf = [0; 4096];
             while rustix::io::read(fd, &mut buf).is_ok_and(|n| n > 0) {}
