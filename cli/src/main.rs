@@ -29,6 +29,7 @@ mod packet;
 mod peer;
 mod resolv;
 mod routes;
+mod sandbox;
 
 fn main() -> ExitCode {
     let first = std::env::args_os().nth(1);

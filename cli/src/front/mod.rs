@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use crate::api::{AttachRequest, ContainerInfo, NetworkInfo};
 use crate::control;
 use crate::resolv::ResolvConf;
+use crate::sandbox::SandboxOptions;
 use network::{Attaching, Network, Refused};
 use resolv_watch::ResolvWatch;
 
@@ -81,6 +82,8 @@ pub(crate) struct Plan {
     pub(crate) max_flows: u32,
     /// Bound on the flows of each container.
     pub(crate) max_flows_per_container: u32,
+    /// How the packet process confines itself.
+    pub(crate) sandbox: SandboxOptions,
 }
 
 /// What a front says to whoever started it.
