@@ -16,6 +16,7 @@ use pontoon_nat::publish::{PublishSpec, Transport};
 use pontoon_switch::MacAddr;
 
 use crate::ipam;
+use crate::sandbox::SandboxArgs;
 
 #[cfg(test)]
 mod tests;
@@ -252,6 +253,9 @@ pub(crate) struct RunArgs {
     /// Write the frames of the container's port to this file, as pcapng
     #[arg(long, value_name = "FILE", help_heading = "Container")]
     pub(crate) capture: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) sandbox: SandboxArgs,
 
     /// The command and its arguments [default: $SHELL]
     #[arg(trailing_var_arg = true, value_name = "CMD")]
@@ -593,6 +597,11 @@ impl RunArgs {
     ///
     /// A container that joins a network is not checked against that network's ranges here: its front does that.
     pub(crate) fn check(&self) -> Result<()> {
+        ensure!(
+            self.network.is_none() || !self.sandbox.is_given(),
+            "--network joins a network whose packet process is confined already: the switches of the sandbox go where it \
+             is started"
+        );
         ensure!(
             self.max_flows_per_container <= self.max_flows || self.is_default_per_container(),
             "--max-flows-per-container {} is more than --max-flows {}: a container cannot have more flows than its \

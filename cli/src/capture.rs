@@ -13,6 +13,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use pontoon_switch::calls::Call;
 use pontoon_switch::frame::MAX_FRAME;
 use pontoon_switch::{Capture, Direction, Frame, Instant};
 
@@ -20,6 +21,12 @@ use pontoon_switch::{Capture, Direction, Frame, Instant};
 const WAITING: usize = 256;
 /// How long a frame may stay in memory while nothing else comes.
 const FLUSH: Duration = Duration::from_millis(200);
+
+/// The system calls of a capture into a file that somebody else has opened.
+pub(crate) const CALLS: &[Call] = &[
+    Call::any(libc::SYS_write, "the file is written"),
+    Call::any(libc::SYS_close, "and closed"),
+];
 
 /// The writing side: hand [`Recorder::hook`] to the port, and [`Recorder::finish`] when it is gone.
 pub(crate) struct Recorder {

@@ -7,6 +7,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use pontoon_switch::calls::Call;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
@@ -19,6 +20,13 @@ pub(crate) const MAX_FDS: usize = 250;
 
 /// The largest message, in bytes.
 const MAX_MESSAGE: usize = 256 << 10;
+
+/// The system calls of an end that is used.
+pub(crate) const CALLS: &[Call] = &[
+    Call::any(libc::SYS_recvmsg, "a message and its descriptors"),
+    Call::any(libc::SYS_sendmsg, "an answer"),
+    Call::any(libc::SYS_close, "descriptors that are not wanted"),
+];
 
 /// One end of a pair.
 #[derive(Debug)]

@@ -33,6 +33,7 @@ mod ping_sockets;
 mod resolv;
 mod resolv_watch;
 mod routes;
+mod sandbox;
 
 fn main() -> ExitCode {
     let first = std::env::args_os().nth(1);

@@ -21,6 +21,7 @@
 //! | [`network`] | switch, ports and station put together; needs no poll, so that tests drive it by hand |
 //! | [`worker`] | the thread and the poll that drive a network, and the handle by which others reach it |
 //! | [`drops`], [`features`], [`time`], [`mac`] | reasons and counters, optional kernel features, time as an argument, addresses |
+//! | [`calls`] | which system calls a room makes, for the filter of a process that runs it |
 //! | [`sys`] | the one room for `unsafe` |
 //!
 //! Frames, headers and addresses come from attackers. What a frame claims is held against its bytes once, where it
@@ -31,6 +32,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod calls;
 pub mod drops;
 pub mod fdb;
 pub mod features;

@@ -26,6 +26,7 @@ use mio::{Events, Poll, Token, Waker};
 
 pub use mio::Interest;
 
+use crate::calls;
 use crate::network::{Network, PORT_TOKEN};
 use crate::port::PortId;
 use crate::station::{Ready, Station};
@@ -44,6 +45,21 @@ const LIGHT: u64 = 4 << 10;
 
 /// How long the worker looks for events before it sleeps: about what a sleep and a wake-up cost.
 const LOOK: Duration = Duration::from_micros(30);
+
+/// The system calls of a running worker.
+pub const CALLS: &[calls::Call] = &[
+    calls::Call::any(EPOLL_WAIT, "the poll waits"),
+    calls::Call::any(libc::SYS_epoll_pwait, "likewise, by other C libraries"),
+    calls::Call::any(libc::SYS_epoll_ctl, "a port or a socket is watched, or no more"),
+    calls::Call::any(libc::SYS_read, "the waker is read"),
+    calls::Call::any(libc::SYS_write, "the waker is written"),
+    calls::Call::any(libc::SYS_sched_yield, "between two looks"),
+];
+
+#[cfg(target_arch = "x86_64")]
+const EPOLL_WAIT: std::ffi::c_long = libc::SYS_epoll_wait;
+#[cfg(not(target_arch = "x86_64"))]
+const EPOLL_WAIT: std::ffi::c_long = libc::SYS_epoll_pwait;
 
 const WAKER: Token = Token(usize::MAX);
 

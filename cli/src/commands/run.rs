@@ -205,6 +205,7 @@ fn plan(args: &RunArgs, name: &str, directory: PathBuf) -> Result<Plan> {
         outbound: outbound::resolve(&args.outbound)?,
         max_flows: args.max_flows,
         max_flows_per_container: args.flows_per_container(),
+        sandbox: args.sandbox.options(),
     })
 }
 

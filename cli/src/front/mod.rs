@@ -31,6 +31,7 @@ use crate::control;
 use crate::limits::raise_open_files;
 use crate::resolv::ResolvConf;
 use crate::resolv_watch::ResolvWatch;
+use crate::sandbox::SandboxOptions;
 use network::{Attaching, Network, Refused};
 
 mod api;
@@ -79,6 +80,8 @@ pub(crate) struct Plan {
     pub(crate) max_flows: u32,
     /// Bound on the flows of each container.
     pub(crate) max_flows_per_container: u32,
+    /// How the packet process confines itself.
+    pub(crate) sandbox: SandboxOptions,
 }
 
 /// What a front says to whoever started it.

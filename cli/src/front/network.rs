@@ -136,6 +136,7 @@ impl Network {
             name: network.plan.name.clone(),
             gateway: network.gateway_config(host),
             outbound: network.plan.outbound.clone(),
+            sandbox: network.plan.sandbox,
         };
         let raw = crate::ping_sockets::raw_sockets(&network.plan.outbound);
         let raw: Vec<_> = raw.iter().map(AsFd::as_fd).collect();

@@ -2,10 +2,12 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command as Program, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustix::process::Signal;
 
 use crate::fdsock::FdSocket;
 use crate::packet::protocol::{Command, Event, Message, Reply};
@@ -80,7 +82,7 @@ impl PacketLink {
                 Some((Message::Reply(Reply::Failed(why)), _)) => bail!(why),
                 Some((Message::Reply(reply), _)) => return Ok(reply),
                 Some((Message::Event(event), _)) => self.events.push(event),
-                None => bail!("the packet process is dead"),
+                None => bail!("the packet process died: {}", self.last_words()),
             }
         }
     }
@@ -103,6 +105,11 @@ impl PacketLink {
 
     fn last_words(&mut self) -> String {
         match self.child.wait() {
+            Ok(status) if status.signal() == Some(Signal::SYS.as_raw()) => {
+                "it was killed by its seccomp filter (SIGSYS): please report this; PONTOON_SECCOMP=trap in the environment \
+                 has the log say which system call it was, and --no-seccomp runs without the filter"
+                    .to_owned()
+            }
             Ok(status) => status.to_string(),
             Err(e) => e.to_string(),
         }

@@ -1,7 +1,8 @@
 //! The packet process: the one that touches packets, and nothing else.
 //!
 //! It is started by the front with one `SOCK_SEQPACKET` as its standard input and opens nothing itself but outgoing
-//! sockets. Its main thread obeys [`protocol::Command`]s, one after the other; a second thread is the network's worker; a
+//! sockets. Once it has been configured it confines itself ([`crate::sandbox`]), before it starts a thread and before it
+//! has any port to read a frame from. Its main thread obeys [`protocol::Command`]s, one after the other; a second thread is the network's worker; a
 //! third passes the worker's events on. It ends when the socket does.
 
 use std::io;
@@ -9,22 +10,39 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use pontoon_switch::calls::Call;
 use pontoon_switch::sys::process::Signals;
 use rustix::process::Signal;
 
 use crate::fdsock::FdSocket;
 use crate::limits::raise_open_files;
+use crate::sandbox::{Inspection, Keep, Role, Sandbox};
 use protocol::{Command, Event, Message, Reply};
-use wiring::Wiring;
+use wiring::{Prepared, Wiring};
 
 pub(crate) mod protocol;
 pub(crate) mod wiring;
+
+/// What the process is left with: no capability, and the system calls of its rooms.
+pub(crate) const ROLE: Role = Role {
+    keep: Keep::Nothing,
+    inspection: Inspection::Root,
+    calls: CALLS,
+};
+
+/// The system calls of whatever works in this process.
+pub(crate) const CALLS: &[&[Call]] = &[
+    pontoon_switch::worker::CALLS,
+    pontoon_switch::port::CALLS,
+    pontoon_nat::host::real::CALLS,
+    crate::fdsock::CALLS,
+    crate::capture::CALLS,
+];
 
 /// The process's main function.
 pub(crate) fn main() -> Result<()> {
     // It fails for one who leads a process group, and is then run by hand.
     let _ = rustix::process::setsid();
-    rustix::thread::set_no_new_privs(true).context("cannot give up new privileges")?;
     let mut socket = FdSocket::from_stdin().context("the packet process is started by pontoon itself")?;
     rustix::stdio::dup2_stdin(&std::fs::File::open("/dev/null")?)?;
     raise_open_files();
@@ -34,10 +52,11 @@ pub(crate) fn main() -> Result<()> {
         bail!("the first command is to configure");
     };
     let events = Arc::new(socket.try_clone()?);
-    let made = Wiring::new(*config, raw, move |event| report(&events, event)).and_then(|wiring| {
-        // Whatever needed a capability has been opened.
-        drop_capabilities()?;
-        Ok(wiring)
+    let sandbox = Sandbox::from_options(&config.sandbox);
+    let made = Prepared::new(*config, raw).and_then(|prepared| {
+        // Whatever is the host's has been opened, and there is one thread yet.
+        sandbox.enter(&ROLE)?;
+        prepared.start(move |event| report(&events, event))
     });
     let mut wiring = match made {
         Ok(wiring) => {
@@ -82,19 +101,6 @@ fn report(socket: &FdSocket, event: Event) {
     if let Err(e) = socket.send(&Message::Event(event), &[]) {
         tracing::warn!("cannot report an event: {e}");
     }
-}
-
-/// Gives up every capability for good.
-fn drop_capabilities() -> Result<()> {
-    use rustix::thread::{CapabilitySet, CapabilitySets, clear_ambient_capability_set, set_capabilities};
-    let none = CapabilitySets {
-        effective: CapabilitySet::empty(),
-        permitted: CapabilitySet::empty(),
-        inheritable: CapabilitySet::empty(),
-    };
-    // Older than any kernel this runs on, but not there in every sandbox.
-    let _ = clear_ambient_capability_set();
-    set_capabilities(None, none).context("cannot give up capabilities")
 }
 
 /// The one descriptor that a command needs.

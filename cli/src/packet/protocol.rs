@@ -13,6 +13,7 @@ use pontoon_switch::MacAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::api::PortStats;
+use crate::sandbox::SandboxOptions;
 
 /// Entries in one page of a list.
 pub(crate) const PAGE: usize = 256;
@@ -26,6 +27,8 @@ pub(crate) struct NetworkConfig {
     pub(crate) gateway: Config,
     /// Where outgoing sockets are bound.
     pub(crate) outbound: Outbound,
+    /// How the process confines itself.
+    pub(crate) sandbox: SandboxOptions,
 }
 
 /// One published socket.

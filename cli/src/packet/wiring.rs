@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, anyhow, bail};
+use crossbeam_channel::Receiver;
 use pontoon_nat::gateway::{Endpoint, Gateway, Published, Secrets};
 use pontoon_nat::host::real::RealHost;
 use pontoon_nat::publish::RuleId;
@@ -36,16 +37,16 @@ pub(crate) struct Wiring {
     addresses: BTreeMap<u32, Vec<IpAddr>>,
 }
 
-impl Wiring {
-    /// Makes the network, which pings by the sockets `raw` where it has them, and starts its worker; `report` is called, in
-    /// a thread of its own, for what happens by itself.
-    pub(crate) fn new(
-        config: NetworkConfig,
-        raw: Vec<OwnedFd>,
-        report: impl Fn(Event) + Send + 'static,
-    ) -> Result<Self> {
+/// A network that is made but not running: no thread has been started.
+pub(crate) struct Prepared {
+    worker: Worker<Gw>,
+    events: Receiver<worker::Event>,
+}
+
+impl Prepared {
+    /// Makes the network, which pings by the sockets `raw` where it has them. Whatever takes a look at the host is done here.
+    pub(crate) fn new(config: NetworkConfig, raw: Vec<OwnedFd>) -> Result<Self> {
         let builder = Worker::builder().context("cannot make the network's poll")?;
-        let events = builder.events();
         let registrar = builder.registrar().context("cannot make the network's poll")?;
         let host = RealHost::new(registrar, Features::from_env(), config.outbound)
             .context("cannot make outgoing sockets")?;
@@ -62,9 +63,16 @@ impl Wiring {
                 .set_raw_socket(socket)
                 .context("cannot use a raw ICMP socket")?;
         }
+        let events = builder.events();
         let worker = builder
             .start(gateway)
             .context("cannot make the network's worker")?;
+        Ok(Self { worker, events })
+    }
+
+    /// Starts the worker; `report` is called, in a thread of its own, for what happens by itself.
+    pub(crate) fn start(self, report: impl Fn(Event) + Send + 'static) -> Result<Wiring> {
+        let Self { worker, events } = self;
         let handle = worker.handle();
         std::thread::Builder::new().name("events".into()).spawn(move || {
             for event in events {
@@ -83,14 +91,16 @@ impl Wiring {
                 tracing::error!("the network's worker ended: {e}");
             }
         })?;
-        Ok(Self {
+        Ok(Wiring {
             handle,
             worker: Some(thread),
             captures: BTreeMap::new(),
             addresses: BTreeMap::new(),
         })
     }
+}
 
+impl Wiring {
     /// Does one command.
     pub(super) fn obey(&mut self, command: Command, fds: Vec<OwnedFd>) -> Result<Reply> {
         if self.worker.as_ref().is_none_or(JoinHandle::is_finished) {

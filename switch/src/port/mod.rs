@@ -10,7 +10,59 @@ use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
 
+use crate::calls::{Arg, Call};
 use crate::{DropReason, Frame};
+
+/// The system calls of ports that are adopted, used and dropped.
+pub const CALLS: &[Call] = &[
+    Call::any(libc::SYS_read, "a frame comes from a TAP"),
+    Call::any(libc::SYS_writev, "a frame goes out behind its header"),
+    Call::any(libc::SYS_write, "a frame goes out to a TAP without one"),
+    Call::any(libc::SYS_recvmsg, "a frame comes from a packet socket"),
+    Call::any(libc::SYS_close, "the port goes"),
+    Call::only(
+        libc::SYS_fcntl,
+        &[
+            &[Arg::is(1, libc::F_GETFL as u32)],
+            &[Arg::is(1, libc::F_SETFL as u32)],
+        ],
+        "a descriptor that was passed is not to block",
+    ),
+    Call::only(
+        libc::SYS_ioctl,
+        &[
+            &[Arg::is(1, libc::TUNGETIFF as u32)],
+            &[Arg::is(1, libc::TUNSETVNETHDRSZ as u32)],
+            &[Arg::is(1, libc::TUNSETOFFLOAD as u32)],
+            &[Arg::is(1, libc::SIOCGIFNAME as u32)],
+            &[Arg::is(1, libc::SIOCGIFMTU as u32)],
+        ],
+        "what a TAP is and which offloads it takes; name and MTU of a packet socket's interface",
+    ),
+    Call::any(libc::SYS_getsockname, "a packet socket's interface"),
+    Call::any(
+        libc::SYS_getsockopt,
+        "whether a packet socket has a virtio-net header",
+    ),
+    Call::only(
+        libc::SYS_setsockopt,
+        &[
+            &[
+                Arg::is(1, libc::SOL_PACKET as u32),
+                Arg::is(2, libc::PACKET_ADD_MEMBERSHIP as u32),
+            ],
+            &[
+                Arg::is(1, libc::SOL_PACKET as u32),
+                Arg::is(2, libc::PACKET_DROP_MEMBERSHIP as u32),
+            ],
+        ],
+        "whether a packet socket's interface is still there",
+    ),
+    Call::any(
+        libc::SYS_uname,
+        "whether the kernel knows UDP super-frames on packet sockets",
+    ),
+];
 
 /// A port's number on its switch. Numbers are not used again while the switch lives.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -1,7 +1,7 @@
 //! Descriptors given by number: on a command line, in the environment, or inherited.
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::fd::BorrowedFd;
 use rustix::io::FdFlags;
@@ -57,6 +57,34 @@ pub enum OnExec {
 pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     let flags = rustix::fs::fcntl_getfl(fd)?;
     Ok(rustix::fs::fcntl_setfl(fd, flags | rustix::fs::OFlags::NONBLOCK)?)
+}
+
+/// Makes every descriptor of a directory one of `/dev/null`, of which no way leads anywhere; gives their numbers. What owns
+/// such a descriptor goes on owning an open one.
+///
+/// # Errors
+/// Where `/proc` cannot be read or `/dev/null` not be opened.
+pub fn blind_directories() -> io::Result<Vec<RawFd>> {
+    use rustix::fs::{FileType, Mode, OFlags};
+    let mut open = Vec::new();
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        open.extend(entry?.file_name().to_str().and_then(|n| n.parse::<RawFd>().ok()));
+    }
+    let is_directory = |&number: &RawFd| {
+        // SAFETY: only for the call, which fails for a number that is not open, as that of the directory just read.
+        let fd = unsafe { BorrowedFd::borrow_raw(number) };
+        rustix::fs::fstat(fd).is_ok_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::Directory)
+    };
+    open.retain(is_directory);
+    if !open.is_empty() {
+        let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+        for &number in &open {
+            // SAFETY: it takes numbers. The one replaced stays open, so that its owner closes nothing else by it; no code
+            // relies on what a descriptor of a directory leads to for its memory.
+            check(unsafe { libc::dup3(null.as_raw_fd(), number, libc::O_CLOEXEC) })?;
+        }
+    }
+    Ok(open)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ pub mod packet;
 pub mod peer;
 pub mod process;
 pub mod tcp;
+pub mod trap;
 pub mod tun;
 pub mod udp;
 

@@ -168,14 +168,37 @@ pub fn set_title(name: &std::ffi::CStr, title: &str) -> io::Result<()> {
         .write_all_at(&text, start)
 }
 
+/// Puts this process, the only thread of which is this one, into new namespaces. (Into a new PID namespace only its children
+/// go.)
+///
+/// # Errors
+/// `EBUSY` if it has more threads than one; `EPERM` without the capability, or where user namespaces are forbidden;
+/// `ENOSPC` or `EUSERS` at the limits of `user.max_*_namespaces`.
+pub fn unshare(namespaces: Namespaces) -> io::Result<()> {
+    if !is_single_threaded()? {
+        return Err(io::Error::from_raw_os_error(libc::EBUSY));
+    }
+    // SAFETY: it takes a number. Of the memory and the descriptors, none of which namespaces are about, nothing changes.
+    check(unsafe { libc::unshare(namespaces.0) })?;
+    Ok(())
+}
+
+/// True if this process has one thread.
+///
+/// # Errors
+/// Where `/proc` cannot be read.
+pub fn is_single_threaded() -> io::Result<bool> {
+    // A directory for each thread, and the two that every directory has.
+    Ok(rustix::fs::stat("/proc/self/task")?.st_nlink == 3)
+}
+
 fn fork_in(
     namespaces: libc::c_int,
     keep: &[BorrowedFd<'_>],
     others: Others,
     child: impl FnOnce() -> u8,
 ) -> io::Result<Pid> {
-    // A directory for each thread, and the two that every directory has.
-    if rustix::fs::stat("/proc/self/task")?.st_nlink != 3 {
+    if !is_single_threaded()? {
         return Err(io::Error::from_raw_os_error(libc::EBUSY));
     }
     let flags = libc::c_long::from(namespaces | libc::SIGCHLD);
@@ -371,6 +394,8 @@ mod tests {
     fn a_process_with_threads_is_not_forked() {
         // Tests run in threads of their own.
         let e = fork(&[], || 0).expect_err("there are threads");
+        assert_eq!(e.raw_os_error(), Some(libc::EBUSY));
+        let e = unshare(Namespaces::MOUNT).expect_err("there are threads");
         assert_eq!(e.raw_os_error(), Some(libc::EBUSY));
     }
 

@@ -13,6 +13,12 @@ use super::check;
 /// `UDP_SEGMENT` and `UDP_GRO` take no more datagrams at once (`UDP_MAX_SEGMENTS`; 64 before Linux 6.9).
 pub const MAX_SEGMENTS: usize = 64;
 
+/// The option of raw ICMP sockets that says which types come in (`include/uapi/linux/icmp.h`): a set bit keeps its type out.
+pub const ICMP_FILTER: libc::c_int = 1;
+
+/// The same of raw ICMPv6 sockets (`include/uapi/linux/icmpv6.h`).
+pub const ICMPV6_FILTER: libc::c_int = 1;
+
 const SOL_UDP: libc::c_int = libc::IPPROTO_UDP;
 const WORD: usize = size_of::<usize>();
 /// `cmsghdr`: a length of a word's size, level and type.
@@ -134,10 +140,6 @@ pub fn set_dont_fragment(fd: BorrowedFd<'_>, v6: bool, forbidden: bool) -> io::R
 
 /// Lets only echo replies into a raw ICMP socket (`ICMP_FILTER`, `ICMP6_FILTER`). Errors come by the error queue anyway.
 pub fn filter_echo_replies(fd: BorrowedFd<'_>, v6: bool) -> io::Result<()> {
-    /// `include/uapi/linux/icmp.h`.
-    const ICMP_FILTER: libc::c_int = 1;
-    /// `include/uapi/linux/icmpv6.h`; in both, a set bit keeps its type out.
-    const ICMPV6_FILTER: libc::c_int = 1;
     if v6 {
         let mut blocked = [u32::MAX; 8];
         blocked[129 / 32] &= !(1 << (129 % 32));

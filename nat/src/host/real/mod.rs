@@ -1,10 +1,10 @@
 //! The real host: system calls on non-blocking sockets, watched by the worker's poll.
 
+mod calls;
 mod ping;
 mod tcp;
 mod udp;
 
-use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -13,6 +13,7 @@ use pontoon_switch::worker::Registrar;
 use pontoon_switch::{Feature, Features};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+pub use calls::CALLS;
 pub use ping::RealPing;
 pub use tcp::{RealListener, RealTcp};
 pub use udp::RealUdp;
@@ -87,11 +88,7 @@ impl RealHost {
     }
 }
 
-/// A descriptor of nothing in particular.
+/// A descriptor of nothing in particular, which takes no file to make: an empty root has none.
 fn spare_descriptor() -> io::Result<OwnedFd> {
-    // An empty root has no /dev/null: any descriptor does, and a socket of an unnamed pair is always to be had.
-    match File::open("/dev/null") {
-        Ok(file) => Ok(file.into()),
-        Err(_) => std::os::unix::net::UnixDatagram::unbound().map(Into::into),
-    }
+    Ok(rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?)
 }
