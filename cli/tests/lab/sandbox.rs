@@ -287,7 +287,7 @@ each_user! {
 #[test]
 fn the_death_by_the_filter_is_named() {
     let world = crate::world();
-    let mut c = start(&world, Who::User, "c", &PLAIN);
+    let c = start(&world, Who::User, "c", &PLAIN);
     let pid = packet_pid(&c);
     world.host().run(["kill", "-SYS", &pid.to_string()]);
     let said = wait_for("the message", Duration::from_secs(5), || {
