@@ -94,6 +94,9 @@ pub(crate) enum Command {
         #[arg(long)]
         tap: bool,
     },
+    /// What `doctor` starts to be confined
+    #[command(name = crate::sandbox::trial::NAME, hide = true)]
+    SandboxTrial(crate::sandbox::trial::TrialArgs),
 }
 
 /// Who may answer a container's UDP port.

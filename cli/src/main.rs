@@ -102,6 +102,7 @@ fn ask(command: &Command) -> Result<ExitCode> {
         Command::Stats(args) => commands::stats::stats(args),
         Command::Doctor(args) => return commands::doctor::doctor(args),
         Command::Trial { fd, tap } => commands::doctor::trial::main(*fd, *tap),
+        Command::SandboxTrial(args) => sandbox::trial::main(args),
     }
     .map(|()| ExitCode::SUCCESS)
 }

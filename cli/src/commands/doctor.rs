@@ -14,6 +14,7 @@ use crate::output;
 
 mod host;
 mod kernel;
+mod sandbox;
 #[cfg(test)]
 mod tests;
 pub(crate) mod trial;
@@ -110,6 +111,7 @@ fn examine() -> Vec<Finding> {
         host::ipv6(),
         host::resolvers(),
     ]);
+    findings.extend(sandbox::findings());
     findings.extend(kernel::sockets());
     findings.extend(kernel::fallbacks());
     findings

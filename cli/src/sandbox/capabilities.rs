@@ -35,7 +35,7 @@ pub(super) fn give_up(keep: Keep, inspection: Inspection) -> Result<()> {
     }
     // Older than any kernel this runs on, but not there in every sandbox.
     let _ = clear_ambient_capability_set();
-    limit(had.permitted & keep.set())?;
+    hold(had.permitted & keep.set())?;
     let none = Rlimit {
         current: Some(0),
         maximum: Some(0),
@@ -49,8 +49,23 @@ pub(super) fn give_up(keep: Keep, inspection: Inspection) -> Result<()> {
     .context("cannot forbid core dumps")
 }
 
+/// What the process is permitted now.
+pub(super) fn permitted() -> Result<CapabilitySet> {
+    Ok(capabilities(None)
+        .context("cannot read the capabilities")?
+        .permitted)
+}
+
+/// Takes back what has been gained since there was `had`.
+pub(super) fn gain_nothing(had: CapabilitySet) -> Result<()> {
+    if permitted()? != had {
+        hold(had)?;
+    }
+    Ok(())
+}
+
 /// Keeps `kept` and nothing else.
-pub(super) fn limit(kept: CapabilitySet) -> Result<()> {
+fn hold(kept: CapabilitySet) -> Result<()> {
     let sets = CapabilitySets {
         effective: kept,
         permitted: kept,

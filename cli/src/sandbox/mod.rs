@@ -41,7 +41,7 @@
 //! A call that none of the lists has kills the process with SIGSYS; with `PONTOON_SECCOMP=trap` in the environment, the
 //! process says its number on standard error before it dies.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use pontoon_switch::calls::Call;
 use pontoon_switch::sys::process::is_single_threaded;
 use serde::{Deserialize, Serialize};
@@ -56,6 +56,7 @@ mod runtime;
 mod seccomp;
 #[cfg(test)]
 mod tests;
+pub(crate) mod trial;
 
 /// What is to become of one part.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -207,7 +208,11 @@ impl Sandbox {
         );
         // What takes a file to find out.
         let filter = seccomp::Filter::compile(role).context("the lists of system calls make no filter")?;
+        let had = capabilities::permitted()?;
         let root = outcome("an empty root", root, || root::exchange(role.keep))?;
+        if capabilities == Part::Off {
+            capabilities::gain_nothing(had)?;
+        }
         let capabilities = outcome("no capabilities", capabilities, || {
             capabilities::give_up(role.keep, role.inspection)
         })?;
@@ -222,20 +227,16 @@ impl Sandbox {
     }
 }
 
+/// Has one part done by `enter`, as it is asked for.
 fn outcome(name: &str, part: Part, enter: impl FnOnce() -> Result<()>) -> Result<Outcome> {
-    match (part, part_result(part, enter)) {
-        (Part::Off, _) => Ok(Outcome::Off),
-        (Part::BestEffort | Part::Required, Ok(())) => Ok(Outcome::Holds),
-        (Part::BestEffort, Err(e)) => Ok(Outcome::Missing(format!("{e:#}"))),
-        (Part::Required, Err(e)) => {
-            bail!(e.context(format!("the sandbox cannot have {name}, which was required")))
-        }
+    if part == Part::Off {
+        return Ok(Outcome::Off);
     }
-}
-
-fn part_result(part: Part, enter: impl FnOnce() -> Result<()>) -> Result<()> {
-    match part {
-        Part::Off => Ok(()),
-        Part::BestEffort | Part::Required => enter(),
+    match enter() {
+        Ok(()) => Ok(Outcome::Holds),
+        Err(e) if part == Part::Required => {
+            Err(e.context(format!("the sandbox cannot have {name}, which is required")))
+        }
+        Err(e) => Ok(Outcome::Missing(format!("{e:#}"))),
     }
 }

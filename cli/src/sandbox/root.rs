@@ -22,12 +22,12 @@ use rustix::mount::{
 use rustix::process::{chdir, fchdir, getegid, geteuid, pivot_root};
 use rustix::thread::{CapabilitySet, capabilities};
 
-use super::{Keep, capabilities as parts};
+use super::Keep;
 
 /// What is in it: callers look for these.
 const DIRECTORIES: [&str; 2] = ["etc", "run"];
 
-/// Exchanges the root. The process has no capabilities more than before, except one that it is to keep.
+/// Exchanges the root. A process that has made a user namespace for it has all capabilities in there afterwards.
 pub(super) fn exchange(keep: Keep) -> Result<()> {
     let had = capabilities(None)
         .context("cannot read the capabilities")?
@@ -43,9 +43,8 @@ pub(super) fn exchange(keep: Keep) -> Result<()> {
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
     unshare(Namespaces::USER.and(Namespaces::MOUNT))
         .context("user namespaces are forbidden here, and mounting takes CAP_SYS_ADMIN")?;
-    let done = map(uid, gid).and_then(|()| pivot());
-    parts::limit(keep.set())?;
-    done
+    map(uid, gid)?;
+    pivot()
 }
 
 /// Gives this process its own ids in its new user namespace, and no others.

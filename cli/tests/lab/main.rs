@@ -34,6 +34,7 @@ mod isolation;
 mod lifecycle;
 mod publish;
 mod run;
+mod sandbox;
 mod tcp;
 mod udp;
 

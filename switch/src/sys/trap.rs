@@ -19,6 +19,7 @@ struct Forbidden {
 const TEXT: &[u8] = b"pontoon: the seccomp filter forbids system call number ";
 
 /// Has a call that a filter traps named on standard error, before it ends the process as it would have anyway, by SIGSYS.
+/// Where that signal is blocked, the kernel ends the process at once and nothing is said.
 ///
 /// # Errors
 /// Those of `sigaction(2)`.
