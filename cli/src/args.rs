@@ -27,7 +27,10 @@ pub(crate) const DEFAULT_SUBNET: &str = "10.0.2.0/24";
 pub(crate) const DEFAULT_SUBNET6: &str = "fd00::/64";
 /// Below this MTU there is no IPv6 (RFC 8200, section 5).
 pub(crate) const MIN_MTU_IPV6: u32 = 1280;
-const DEFAULT_PER_CONTAINER: u32 = 65_536;
+/// Most flows at once of a network, unless told otherwise.
+pub(crate) const DEFAULT_MAX_FLOWS: u32 = 262_144;
+/// Most flows at once of a container, unless told otherwise.
+pub(crate) const DEFAULT_PER_CONTAINER: u32 = 65_536;
 /// Longest name of a container or a network: one DNS label (RFC 1035, section 2.3.4).
 const MAX_NAME: usize = 63;
 
@@ -183,7 +186,7 @@ pub(crate) struct RunArgs {
     pub(crate) mtu: u32,
 
     /// Most flows at once on the network
-    #[arg(long, value_name = "N", default_value_t = 262_144, help_heading = "Network", conflicts_with = "network",
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_FLOWS, help_heading = "Network", conflicts_with = "network",
           value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     pub(crate) max_flows: u32,
 
@@ -528,7 +531,7 @@ fn parse_domain(s: &str) -> Result<String, String> {
     }
 }
 
-fn parse_mac(s: &str) -> Result<MacAddr, String> {
+pub(crate) fn parse_mac(s: &str) -> Result<MacAddr, String> {
     let mac: MacAddr = s
         .parse()
         .map_err(|e: pontoon_switch::mac::BadMac| e.to_string())?;

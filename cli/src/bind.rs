@@ -7,7 +7,39 @@ use std::os::fd::OwnedFd;
 
 use anyhow::{Result, anyhow, bail};
 use pontoon_nat::publish::{PublishSpec, Transport};
+use pontoon_switch::calls::{Arg, Call};
 use socket2::{Domain, Protocol, Socket, Type};
+
+/// The system calls of [`one`].
+pub(crate) const CALLS: &[Call] = &[
+    Call::only(
+        libc::SYS_socket,
+        &[
+            &[
+                Arg::is(0, libc::AF_INET as u32),
+                Arg::masked(1, 0xf, libc::SOCK_STREAM as u32),
+                Arg::is(2, libc::IPPROTO_TCP as u32),
+            ],
+            &[
+                Arg::is(0, libc::AF_INET as u32),
+                Arg::masked(1, 0xf, libc::SOCK_DGRAM as u32),
+                Arg::is(2, libc::IPPROTO_UDP as u32),
+            ],
+        ],
+        "the host's side of a published port",
+    ),
+    Call::only(
+        libc::SYS_setsockopt,
+        &[&[
+            Arg::is(1, libc::SOL_SOCKET as u32),
+            Arg::is(2, libc::SO_REUSEADDR as u32),
+        ]],
+        "old connections do not keep the port",
+    ),
+    Call::any(libc::SYS_bind, "the port"),
+    Call::any(libc::SYS_listen, "clients"),
+    Call::any(libc::SYS_getsockname, "the port that it really is"),
+];
 
 /// Connections that may wait to be accepted; the system's own limit (`net.core.somaxconn`) counts as well.
 const BACKLOG: i32 = 4096;
@@ -76,6 +108,14 @@ pub(crate) fn bind(spec: &PublishSpec, versions: Versions) -> Result<Vec<Bound>>
         }
     }
     Ok(all)
+}
+
+/// Binds one socket.
+pub(crate) fn one(protocol: Transport, at: SocketAddr) -> Result<OwnedFd> {
+    match bind_one(protocol, at) {
+        Ok((socket, _)) => Ok(socket),
+        Err(e) => Err(explain(protocol, at, &e)),
+    }
 }
 
 type Failed = (SocketAddr, io::Error);
@@ -188,15 +228,9 @@ fn explain(protocol: Transport, at: SocketAddr, e: &io::Error) -> anyhow::Error 
             )
         }
         io::ErrorKind::PermissionDenied => {
-            let start =
-                std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap_or_default();
-            let start = match start.trim() {
-                "" => "1024",
-                n => n,
-            };
             anyhow!(
-                "Bind for {at} failed: permission denied; ports below {start} are not for ordinary users here: choose a \
-                 higher host port, or have the administrator lower net.ipv4.ip_unprivileged_port_start"
+                "Bind for {at} failed: permission denied; ports below net.ipv4.ip_unprivileged_port_start (1024 unless it was changed) \
+                 are not for ordinary users: choose a higher host port, or have the administrator lower that"
             )
         }
         io::ErrorKind::AddrNotAvailable => {

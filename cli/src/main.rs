@@ -1,6 +1,7 @@
 //! `pontoon`: rootless container networking.
 #![forbid(unsafe_code)]
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -15,6 +16,7 @@ mod bind;
 mod capture;
 mod client;
 mod commands;
+mod compat;
 mod control;
 mod covers;
 mod fdsock;
@@ -36,9 +38,13 @@ mod routes;
 mod sandbox;
 
 fn main() -> ExitCode {
-    let first = std::env::args_os().nth(1);
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    if let Some(code) = compat::run(&arguments) {
+        return code;
+    }
+    let first = arguments.get(1);
     // The program's own processes are not in the command line that people read.
-    let result = match first.as_ref().and_then(|a| a.to_str()) {
+    let result = match first.and_then(|a| a.to_str()) {
         Some("__packet") => helper(packet::main),
         Some("__attach") => helper(attach::main),
         Some(_) | None => {

@@ -33,7 +33,7 @@ pub(crate) fn resolve(wanted: &[args::Outbound]) -> Result<Outbound> {
 }
 
 /// An address that a socket can be bound to is the host's own.
-fn check_address(ip: IpAddr) -> Result<()> {
+pub(crate) fn check_address(ip: IpAddr) -> Result<()> {
     match UdpSocket::bind((ip, 0)) {
         Ok(_) => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::AddrNotAvailable => {

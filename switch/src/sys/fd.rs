@@ -59,6 +59,31 @@ pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(rustix::fs::fcntl_setfl(fd, flags | rustix::fs::OFlags::NONBLOCK)?)
 }
 
+/// Closes every descriptor above 2 but those of `keep`. By this the caller says that the process has only begun: that nothing
+/// in it owns a descriptor yet.
+///
+/// # Errors
+/// Where `/proc` cannot be read.
+pub fn close_inherited(keep: &[RawFd]) -> io::Result<()> {
+    for number in open_numbers()? {
+        if number > 2 && !keep.contains(&number) {
+            // SAFETY: it takes a number; that nobody owns it is what the caller says. That of the directory just read is
+            // closed already, which fails.
+            unsafe { libc::close(number) };
+        }
+    }
+    Ok(())
+}
+
+/// The numbers of this process's descriptors, and of one that is closed again.
+fn open_numbers() -> io::Result<Vec<RawFd>> {
+    let mut open = Vec::new();
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        open.extend(entry?.file_name().to_str().and_then(|n| n.parse::<RawFd>().ok()));
+    }
+    Ok(open)
+}
+
 /// Makes every descriptor of a directory one of `/dev/null`, of which no way leads anywhere; gives their numbers. What owns
 /// such a descriptor goes on owning an open one.
 ///
@@ -66,10 +91,7 @@ pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
 /// Where `/proc` cannot be read or `/dev/null` not be opened.
 pub fn blind_directories() -> io::Result<Vec<RawFd>> {
     use rustix::fs::{FileType, Mode, OFlags};
-    let mut open = Vec::new();
-    for entry in std::fs::read_dir("/proc/self/fd")? {
-        open.extend(entry?.file_name().to_str().and_then(|n| n.parse::<RawFd>().ok()));
-    }
+    let mut open = open_numbers()?;
     let is_directory = |&number: &RawFd| {
         // SAFETY: only for the call, which fails for a number that is not open, as that of the directory just read.
         let fd = unsafe { BorrowedFd::borrow_raw(number) };
