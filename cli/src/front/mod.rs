@@ -268,6 +268,9 @@ fn become_front(log: &File) -> Result<()> {
     rustix::process::setsid()?;
     std::env::set_current_dir("/")?;
     unblock_signals()?;
+    // It executes nothing but this program, which gains nothing by it; `run`, which maps ids by set-user-id programs, cannot
+    // say the same.
+    rustix::thread::set_no_new_privs(true)?;
     if let Err(e) = set_title(c"network-front", "pontoon __front") {
         tracing::info!("the front goes by the name of what it was forked of: {e}");
     }

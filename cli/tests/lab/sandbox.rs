@@ -15,9 +15,13 @@ const SIGSYS: i32 = 31;
 /// No capability.
 const NONE: &str = "0000000000000000";
 
-fn packet_pid(c: &Container<'_>) -> u64 {
+fn pid(c: &Container<'_>, which: &str) -> u64 {
     let network = c.pontoon(["network", "ls", "--json"]).run().json();
-    network[0]["packet_pid"].as_u64().expect("a pid")
+    network[0][which].as_u64().expect("a pid")
+}
+
+fn packet_pid(c: &Container<'_>) -> u64 {
+    pid(c, "packet_pid")
 }
 
 /// The values in `/proc/PID/status`, which must be the same for all threads.
@@ -66,6 +70,8 @@ each_user! {
         assert_eq!(core.split_whitespace().filter(|w| *w == "0").count(), 2, "{core}");
         // Not dumpable: its files in /proc are root's.
         assert_eq!(world.host().run(["stat", "-c", "%u", &format!("/proc/{pid}/environ")]).trim(), "0");
+        // The front needs the host's files, and can gain no privileges either.
+        assert_eq!(status(world, self::pid(&c, "front_pid"))["NoNewPrivs"], "1");
         // Root's stays in the host's user namespace, where its sockets' rights come from.
         let same = world.host().sh(&format!("[ /proc/{pid}/ns/user -ef /proc/1/ns/user ] && echo same || echo own"));
         assert_eq!(same.trim(), if who == Who::Root { "same" } else { "own" });
