@@ -608,3 +608,6 @@ fn is_link_local(addr: IpAddr) -> bool {
         IpAddr::V6(a) => a.is_unicast_link_local(),
     }
 }
+
+#[cfg(test)]
+mod tests;
