@@ -566,6 +566,10 @@ impl<H: Host> Station for Gateway<H> {
         }
     }
 
+    fn costly(&self) -> u64 {
+        self.shared.shares.asked() + self.dns.sent()
+    }
+
     fn deadline(&self) -> Option<Instant> {
         [
             self.link.deadline(),

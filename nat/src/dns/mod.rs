@@ -112,6 +112,11 @@ impl<H: UdpHost + TcpHost> Dns<H> {
         }
     }
 
+    /// Messages sent to resolvers so far, each from a socket that was opened for it or for one before.
+    pub fn sent(&self) -> u64 {
+        self.forwarder.stats.sent
+    }
+
     /// Questions that wait for a resolver.
     pub fn outstanding(&self) -> usize {
         self.forwarder.outstanding()

@@ -305,6 +305,26 @@ fn changed_frames_of_a_container_that_chooses_its_addresses() {
     random_run(Way::Free, 2);
 }
 
+/// A frame that opens a socket, or is refused one, ends its port's turn; others do not.
+#[test]
+fn what_opens_sockets_does_not_hold_up_the_others() {
+    for (name, flood) in Flood::ALL {
+        let mut w = World::new(Way::Guarded);
+        w.network
+            .station_mut()
+            .set_resolvers(vec!["192.0.2.53:53".parse().unwrap()]);
+        for n in 0..1000 {
+            w.send(flood.frame(&w.scene, n), Offload::NONE);
+        }
+        let mut turns = 1;
+        while w.network.poll_port(w.now, w.port, 64) {
+            turns += 1;
+        }
+        let opens = ["syn", "udp-sources", "echo", "questions"].contains(&name);
+        assert_eq!(turns >= 256, opens, "{name}: {turns} turns");
+    }
+}
+
 #[test]
 fn floods_are_bounded_and_leave_nothing() {
     for (name, flood) in Flood::ALL {
