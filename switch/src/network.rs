@@ -469,9 +469,7 @@ impl Fabric {
         match ingress.and_then(|id| self.slot_mut(id)) {
             Some(slot) => {
                 slot.drops.count(reason);
-                if reason.is_refusal()
-                    && let Some(refusals) = slot.refusals.refused(now)
-                {
+                if let Some(refusals) = slot.refusals.dropped(now, reason) {
                     let (port, reason) = (&slot.config.name, reason.name());
                     tracing::warn!(port, reason, refusals, "new flows are refused");
                 }
