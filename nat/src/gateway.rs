@@ -171,6 +171,12 @@ impl<H: Host> Gateway<H> {
         self.shared.shares.limit(limit);
     }
 
+    /// Bounds how many questions may wait for a name server, each of which has a socket besides those of
+    /// [`Gateway::limit_sockets`].
+    pub fn limit_questions(&mut self, limit: usize) {
+        self.dns.limit(limit);
+    }
+
     /// The host's sockets.
     pub fn host_mut(&mut self) -> &mut H {
         &mut self.shared.host
