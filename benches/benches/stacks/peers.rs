@@ -38,8 +38,10 @@ pub(crate) struct Peer {
     /// In which rows it can take part.
     pub(crate) can: Can,
     start: for<'w> fn(&'w World, Plan) -> Result<Running<'w>>,
-    /// How its start is measured: what `lab-load` is told.
+    /// How its start is measured, for a namespace that is there and with one of its own: what `lab-load` is told, if it can
+    /// be started so.
     pub(crate) ready: &'static [&'static str],
+    pub(crate) ready_run: &'static [&'static str],
 }
 
 /// What to start.
@@ -65,6 +67,18 @@ pub(crate) enum Can {
     OnlyBulk,
 }
 
+/// How Pontoon's `slirp4netns` is timed.
+const READY: &[&str] = &[
+    "ready-fd",
+    "20",
+    "pontoon",
+    "slirp4netns",
+    "--configure",
+    "--ready-fd=0",
+    "{pid}",
+    "tap0",
+];
+
 /// All columns, Pontoon first. `before` is there only if `--before PATH` names another Pontoon.
 pub(crate) const PEERS: &[Peer] = &[
     Peer {
@@ -73,7 +87,8 @@ pub(crate) const PEERS: &[Peer] = &[
         programs: &["pontoon"],
         can: Can::All,
         start: |world, plan| pontoon(world, plan, "pontoon", false),
-        ready: &["ready", "20", "pontoon", "run", "--", "lab-load", "now"],
+        ready: READY,
+        ready_run: &["ready", "20", "pontoon", "run", "--", "lab-load", "now"],
     },
     Peer {
         name: "before",
@@ -81,7 +96,8 @@ pub(crate) const PEERS: &[Peer] = &[
         programs: &["pontoon-before"],
         can: Can::All,
         start: |world, plan| pontoon(world, plan, "pontoon-before", false),
-        ready: &["ready", "20", "pontoon-before", "run", "--", "lab-load", "now"],
+        ready: &[],
+        ready_run: &["ready", "20", "pontoon-before", "run", "--", "lab-load", "now"],
     },
     Peer {
         name: "fallback",
@@ -89,7 +105,8 @@ pub(crate) const PEERS: &[Peer] = &[
         programs: &["pontoon"],
         can: Can::All,
         start: |world, plan| pontoon(world, plan, "pontoon", true),
-        ready: &["ready", "20", "pontoon", "run", "--", "lab-load", "now"],
+        ready: READY,
+        ready_run: &["ready", "20", "pontoon", "run", "--", "lab-load", "now"],
     },
     Peer {
         name: "slirp4netns",
@@ -106,6 +123,7 @@ pub(crate) const PEERS: &[Peer] = &[
             "{pid}",
             "tap0",
         ],
+        ready_run: &[],
     },
     Peer {
         name: "pasta",
@@ -113,7 +131,8 @@ pub(crate) const PEERS: &[Peer] = &[
         programs: &["pasta", "pasta.avx2", "passt", "passt.avx2"],
         can: Can::NoNeighbours,
         start: pasta,
-        ready: &[
+        ready: &[],
+        ready_run: &[
             "ready",
             "20",
             "pasta",
@@ -139,6 +158,7 @@ pub(crate) const PEERS: &[Peer] = &[
         can: Can::All,
         start: kernel,
         ready: &[],
+        ready_run: &[],
     },
     Peer {
         name: "ovs",
@@ -147,6 +167,7 @@ pub(crate) const PEERS: &[Peer] = &[
         can: Can::OnlyNeighbours,
         start: |world, _| ovs::start(world, "ohost", false),
         ready: &[],
+        ready_run: &[],
     },
     Peer {
         name: "ovs-tso",
@@ -155,6 +176,7 @@ pub(crate) const PEERS: &[Peer] = &[
         can: Can::OnlyNeighbours,
         start: |world, _| ovs::start(world, "ohostt", true),
         ready: &[],
+        ready_run: &[],
     },
     Peer {
         name: "probe",
@@ -163,6 +185,7 @@ pub(crate) const PEERS: &[Peer] = &[
         can: Can::OnlyBulk,
         start: probe::start,
         ready: &[],
+        ready_run: &[],
     },
 ];
 
