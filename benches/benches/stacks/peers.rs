@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use pontoon_fixtures::lab::{Cmd, PATH, Proc, Who, World, wait_for};
+use pontoon_fixtures::lab::{Bare, Cmd, PATH, Proc, Who, World};
 
 use crate::net;
 use crate::process::{self, Pids, Program};
@@ -370,7 +370,7 @@ fn pontoon_run(
 }
 
 fn slirp4netns(world: &World, Plan { mtu, n, .. }: Plan) -> Result<Running<'_>> {
-    let (holder, pid) = namespace(world);
+    let Bare { holder, pid, .. } = Bare::start(world, Who::User);
     let api = format!("/tmp/slirp-{n}.sock");
     let _ = std::fs::remove_file(world.path(&api));
     let slirp = world
@@ -395,7 +395,7 @@ fn slirp4netns(world: &World, Plan { mtu, n, .. }: Plan) -> Result<Running<'_>> 
 }
 
 fn pasta(world: &World, Plan { mtu, n, .. }: Plan) -> Result<Running<'_>> {
-    let (holder, pid) = namespace(world);
+    let Bare { holder, pid, .. } = Bare::start(world, Who::User);
     let publish = format!("{}:9000,{}:5201", 11_000 + n, 10_000 + n);
     let pasta = world
         .host()
@@ -419,33 +419,6 @@ fn kernel(world: &World, plan: Plan) -> Result<Running<'_>> {
         bulk_port: net::KERNEL_BULK,
         ..new(world, Inside::Namespace(name), 0, Vec::new())
     })
-}
-
-/// A process of the ordinary user in namespaces of its own, as `Cmd::inside` enters them, and its number in the world.
-fn namespace(world: &World) -> (Proc, u32) {
-    let mut holder = world
-        .host()
-        .cmd([
-            "unshare",
-            "-Urn",
-            "--mount",
-            "--uts",
-            "--pid",
-            "--fork",
-            "--kill-child",
-            "sh",
-            "-c",
-            // Its number outside: /proc is still the world's.
-            "read -r pid rest < /proc/self/stat; echo pid $pid; exec sleep 100000",
-        ])
-        .who(Who::User)
-        .spawn();
-    holder.wait_for("pid ");
-    let said = wait_for("a pid", Duration::from_secs(5), || {
-        Some(holder.stdout()).filter(|s| s.ends_with('\n'))
-    });
-    let pid = said.trim().trim_start_matches("pid ").parse().expect("a pid");
-    (holder, pid)
 }
 
 /// Waits for a default route: the stack is up.
