@@ -411,7 +411,8 @@ impl<H: TcpHost> Relay<H> {
         }
         let data = &frame.bytes()[seg.data + old..seg.data + seg.len];
         let mut taken = self.deliver(cx, key, data, seg.flags.fin);
-        while taken == Taken::All
+        while !self.reorder.is_empty()
+            && taken == Taken::All
             && let Some(next) = self.conns.get(key).map(|c| c.rcv_nxt)
             && let Some(held) = self.reorder.next(key, next)
         {
@@ -428,6 +429,7 @@ impl<H: TcpHost> Relay<H> {
     }
 
     /// Hands data that are next to the host, and the end of the stream if it is behind them.
+    #[inline]
     fn deliver(&mut self, cx: &mut Cx<'_, H>, key: Key, data: &[u8], fin: bool) -> Taken {
         let Some(conn) = self.conns.get_mut(key) else {
             return Taken::Gone;

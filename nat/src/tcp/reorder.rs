@@ -43,6 +43,11 @@ pub(super) struct Reorder {
 }
 
 impl Reorder {
+    /// True if nothing is kept, which is nearly always so.
+    pub(super) fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
     /// Keeps a segment of the connection `key` of the container at `port`. Room is made by what has been there longest.
     pub(super) fn keep(&mut self, key: Key, port: PortId, seq: Seq, data: &[u8], fin: bool) {
         if self
@@ -70,9 +75,6 @@ impl Reorder {
 
     /// The segment of `key` that goes on at `next`, which it may begin before; what lies before it altogether is forgotten.
     pub(super) fn next(&mut self, key: Key, next: Seq) -> Option<Held> {
-        if self.held.is_empty() {
-            return None;
-        }
         self.held.retain(|h| h.key != key || h.end().after(next));
         let fits = |h: &Held| h.key == key && !h.seq.after(next);
         let found = self.held.iter().position(fits)?;
