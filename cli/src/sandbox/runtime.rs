@@ -134,8 +134,8 @@ const ENDING: &[Call] = &[
     ),
 ];
 
-/// What the C library and the runtime ask for in odd moments and can do without: the number of processors when memory is
-/// short of arenas, the program's own symbols for a backtrace.
+/// What the C library and the runtime ask for in odd moments and can do without: how memory is overcommitted, when an arena of
+/// a thread shrinks; the number of processors, when there are many arenas; the program's own symbols for a backtrace.
 const ASKED: &[Call] = &[
     Call::absent(
         libc::SYS_openat,

@@ -39,6 +39,13 @@ struct Leaf {
     program: BpfProgram,
 }
 
+/// Filters the calls of this thread and those it starts.
+pub(super) fn filter(role: &Role) -> Result<()> {
+    Filter::compile(role)
+        .context("the lists of system calls make no filter")?
+        .install()
+}
+
 impl Filter {
     /// Puts the lists together.
     pub(super) fn compile(role: &Role) -> Result<Self> {
