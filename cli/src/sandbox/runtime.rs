@@ -124,9 +124,10 @@ const ENDING: &[Call] = &[
         "abort puts SIGABRT back, and a stack overflow SIGSEGV",
     ),
     Call::any(libc::SYS_rt_sigreturn, "a handler returns"),
-    Call::any(
+    Call::only(
         libc::SYS_tgkill,
-        "abort: SIGABRT to its own thread; Landlock keeps it from others' processes",
+        &[&[Arg::own_process(0)]],
+        "abort: SIGABRT to its own thread",
     ),
     Call::any(
         libc::SYS_restart_syscall,
