@@ -206,8 +206,6 @@ impl Sandbox {
             is_single_threaded().context("cannot count the threads")?,
             "the sandbox cannot close: there are threads already"
         );
-        // What takes a file to find out.
-        let filter = seccomp::Filter::compile(role).context("the lists of system calls make no filter")?;
         let had = capabilities::permitted()?;
         let root = outcome("an empty root", root, || root::exchange(role.keep))?;
         if capabilities == Part::Off {
@@ -217,7 +215,7 @@ impl Sandbox {
             capabilities::give_up(role.keep, role.inspection)
         })?;
         let landlock = outcome("Landlock", landlock, landlock::restrict)?;
-        let seccomp = outcome("seccomp", seccomp, || filter.install())?;
+        let seccomp = outcome("seccomp", seccomp, || seccomp::filter(role))?;
         Ok(Entered {
             capabilities,
             root,
