@@ -171,6 +171,12 @@ impl<H: Host> Gateway<H> {
         self.shared.shares.limit(limit);
     }
 
+    /// Bounds how many questions may wait for a name server, each of which has a socket besides those of
+    /// [`Gateway::limit_sockets`].
+    pub fn limit_questions(&mut self, limit: usize) {
+        self.dns.limit(limit);
+    }
+
     /// The host's sockets.
     pub fn host_mut(&mut self) -> &mut H {
         &mut self.shared.host
@@ -566,6 +572,10 @@ impl<H: Host> Station for Gateway<H> {
         }
     }
 
+    fn costly(&self) -> u64 {
+        self.shared.shares.asked() + self.dns.sent()
+    }
+
     fn deadline(&self) -> Option<Instant> {
         [
             self.link.deadline(),
@@ -608,3 +618,6 @@ fn is_link_local(addr: IpAddr) -> bool {
         IpAddr::V6(a) => a.is_unicast_link_local(),
     }
 }
+
+#[cfg(test)]
+mod tests;

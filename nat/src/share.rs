@@ -47,6 +47,8 @@ pub struct Shares {
     kept: u32,
     all: Arc<AtomicU32>,
     accounts: HashMap<PortId, Arc<Account>>,
+    /// How often a socket was asked for.
+    asked: u64,
 }
 
 impl Default for Shares {
@@ -64,6 +66,7 @@ impl Shares {
             kept: 0,
             all: Arc::new(AtomicU32::new(0)),
             accounts: HashMap::new(),
+            asked: 0,
         }
     }
 
@@ -93,6 +96,7 @@ impl Shares {
 
     /// One more socket for the container at `port`; `None` if its share is used up.
     pub fn ticket(&mut self, port: PortId) -> Option<Ticket> {
+        self.asked += 1;
         let free = self
             .limit
             .saturating_sub(self.kept)
@@ -105,6 +109,11 @@ impl Shares {
         account.held.fetch_add(1, Relaxed);
         self.all.fetch_add(1, Relaxed);
         Some(Ticket(account))
+    }
+
+    /// How often a socket was asked for so far. One that was refused cost as much: another was closed for it.
+    pub fn asked(&self) -> u64 {
+        self.asked
     }
 
     /// The container at `port` is gone; what it still holds is given back all the same.

@@ -87,15 +87,16 @@ reasons! {
 }
 
 impl DropReason {
-    /// True if the frame was right and a bound or want of the host's turned it away: worth a line in the log.
-    pub const fn is_refusal(self) -> bool {
-        matches!(self, Self::TableFull | Self::QuotaFull | Self::HostExhausted)
-    }
+    /// Those of frames that were right and that a bound or want of the host's turned away: worth a line in the log.
+    pub const REFUSALS: [Self; 3] = [Self::TableFull, Self::QuotaFull, Self::HostExhausted];
 }
 
-/// Says when a refusal is to be logged: the first at once, then one line a minute with how many there were.
+/// Says when a refusal is to be logged: for each reason the first at once, then one line a minute with how many there were.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct RefusalLog {
+pub struct RefusalLog([Line; DropReason::REFUSALS.len()]);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Line {
     last: Option<Instant>,
     since: u64,
 }
@@ -104,14 +105,17 @@ impl RefusalLog {
     /// Time between two lines.
     const INTERVAL: Duration = Duration::from_secs(60);
 
-    /// One more refusal. How many there have been since the last line, if now is the time for one.
-    pub fn refused(&mut self, now: Instant) -> Option<u64> {
-        self.since += 1;
-        if self.last.is_some_and(|last| now.since(last) < Self::INTERVAL) {
+    /// One more frame was dropped for `reason`. How many there have been for it since the last line, if now is the time for
+    /// one; nothing if it is no refusal.
+    pub fn dropped(&mut self, now: Instant, reason: DropReason) -> Option<u64> {
+        let at = DropReason::REFUSALS.iter().position(|&r| r == reason)?;
+        let line = &mut self.0[at];
+        line.since += 1;
+        if line.last.is_some_and(|last| now.since(last) < Self::INTERVAL) {
             return None;
         }
-        self.last = Some(now);
-        Some(std::mem::take(&mut self.since))
+        line.last = Some(now);
+        Some(std::mem::take(&mut line.since))
     }
 }
 
@@ -162,11 +166,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flood_of_refusals_is_a_line_a_minute() {
+    fn a_flood_of_refusals_is_a_line_a_minute_for_each_reason() {
         let mut log = RefusalLog::default();
-        let lines: Vec<u64> = (0..150_000)
-            .filter_map(|ms| log.refused(Instant::from_millis(ms)))
-            .collect();
-        assert_eq!(lines, [1, 60_000, 60_000]);
+        let mut lines = |reason, begins: u64| -> Vec<u64> {
+            (begins..begins + 150_000)
+                .filter_map(|ms| log.dropped(Instant::from_millis(ms), reason))
+                .collect()
+        };
+        assert_eq!(lines(DropReason::QuotaFull, 0), [1, 60_000, 60_000]);
+        assert_eq!(lines(DropReason::HostExhausted, 1000), [1, 60_000, 60_000]);
+        assert_eq!(lines(DropReason::Malformed, 0), []);
     }
 }

@@ -245,8 +245,8 @@ impl<S: Station> Network<S> {
         found
     }
 
-    /// Takes up to `budget` frames (and a bounded number of bytes) from a port and sends them on their way. True if there
-    /// may be more.
+    /// Takes up to `budget` frames (and a bounded number of bytes) from a port and sends them on their way, none behind one that
+    /// was costly ([`Station::costly`]). True if there may be more.
     ///
     /// A port whose device is gone is removed and found in [`Network::take_closed`].
     pub fn poll_port(&mut self, now: Instant, id: PortId, budget: usize) -> bool {
@@ -270,7 +270,11 @@ impl<S: Station> Network<S> {
                             fabric: &mut self.fabric,
                             now,
                         };
+                        let costly = self.station.costly();
                         self.station.frame(now, id, &mut frame, &mut door);
+                        if self.station.costly() != costly {
+                            return true;
+                        }
                     }
                     errors = 0;
                 }
@@ -465,9 +469,7 @@ impl Fabric {
         match ingress.and_then(|id| self.slot_mut(id)) {
             Some(slot) => {
                 slot.drops.count(reason);
-                if reason.is_refusal()
-                    && let Some(refusals) = slot.refusals.refused(now)
-                {
+                if let Some(refusals) = slot.refusals.dropped(now, reason) {
                     let (port, reason) = (&slot.config.name, reason.name());
                     tracing::warn!(port, reason, refusals, "new flows are refused");
                 }

@@ -39,6 +39,12 @@ pub trait Station {
     /// Ends a batch of frames and events, or follows a deadline: acknowledgements, batched sends, timers that are due.
     fn flush(&mut self, now: Instant, out: &mut dyn Out);
 
+    /// How often so far it has asked the host for something costly, a socket for the most part. A port whose frame made it do
+    /// so has had its turn: such a frame costs as much as a hundred others, and a flood of them would hold up every other port.
+    fn costly(&self) -> u64 {
+        0
+    }
+
     /// When it next wants `flush` called, if nothing else happens. A moment in the past means at once.
     fn deadline(&self) -> Option<Instant>;
 }

@@ -12,6 +12,7 @@ use pontoon_nat::host::real::RealHost;
 use pontoon_nat::publish::RuleId;
 use pontoon_switch::fdb::Origin;
 use pontoon_switch::port::tap;
+use pontoon_switch::sys::fd::open_count;
 use pontoon_switch::{
     DropCounters, Features, Handle, Instant, MacAddr, Network, Policy, Port, PortConfig, PortId, PortStatus,
     Worker, worker,
@@ -25,8 +26,11 @@ use crate::capture::Recorder;
 
 type Gw = Gateway<RealHost>;
 
-/// Descriptors that no container gets.
+/// Descriptors that no container gets, besides those that are open from the start: for the sockets by which name servers are
+/// asked for a container, clients of an API, and ports that are passed. At most so many, of few a sixteenth, and never less
+/// than the least.
 const OWN_DESCRIPTORS: u64 = 320;
+const LEAST_OWN_DESCRIPTORS: u64 = 32;
 
 /// A running network, from the packet process's main thread.
 pub(crate) struct Wiring {
@@ -53,10 +57,11 @@ impl Prepared {
         let secrets = Secrets::random().context("cannot get random numbers")?;
         let mut gateway = Gateway::new(config.gateway, host, secrets);
         if let Some(limit) = getrlimit(Resource::Nofile).current {
-            // What the process has open itself, and the sockets by which it asks name servers for a container (256), come
-            // out of the rest.
-            let kept = (limit / 16).min(OWN_DESCRIPTORS);
-            gateway.limit_sockets(u32::try_from(limit - kept).unwrap_or(u32::MAX));
+            // Without /proc it is a guess.
+            let open = open_count().unwrap_or(16) as u64;
+            let kept = (limit / 16).clamp(LEAST_OWN_DESCRIPTORS, OWN_DESCRIPTORS) + open;
+            gateway.limit_sockets(u32::try_from(limit.saturating_sub(kept)).unwrap_or(u32::MAX));
+            gateway.limit_questions(usize::try_from(limit / 16).unwrap_or(usize::MAX));
         }
         for socket in raw {
             gateway

@@ -19,6 +19,8 @@ use crate::host::{Connect, IpVersion, Kind, TcpHost, TcpSocket, Token, UdpHost, 
 /// Questions outstanding at most, in all and of one container.
 pub(super) const OUTSTANDING: usize = 1024;
 pub(super) const SHARE: u16 = 256;
+/// The same where descriptors are few: each question has one.
+const LEAST_OUTSTANDING: usize = 16;
 /// How long a resolver has, by UDP and by TCP, before the next one is asked, and how long all have.
 const UDP_WAIT: Duration = Duration::from_secs(2);
 const TCP_WAIT: Duration = Duration::from_secs(4);
@@ -67,6 +69,8 @@ pub(super) enum Refusal {
     Full,
     /// The container has too many outstanding.
     Share,
+    /// The host has no socket left to ask by; the client has been told.
+    Exhausted,
 }
 
 enum Upstream<H: UdpHost + TcpHost> {
@@ -125,6 +129,8 @@ pub(super) struct Forwarder<H: UdpHost + TcpHost> {
     slots: Vec<Slot<H>>,
     free: Vec<u32>,
     outstanding: usize,
+    /// Bounds of that, in all and of one container.
+    bounds: (usize, u16),
     timers: BTreeSet<(Instant, u32)>,
     shares: HashMap<MacAddr, u16>,
     /// Outstanding questions by UDP, to know a client's repetition.
@@ -142,6 +148,7 @@ impl<H: UdpHost + TcpHost> Forwarder<H> {
             slots: Vec::new(),
             free: Vec::new(),
             outstanding: 0,
+            bounds: (OUTSTANDING, SHARE),
             timers: BTreeSet::new(),
             shares: HashMap::new(),
             asking: HashMap::new(),
@@ -155,6 +162,11 @@ impl<H: UdpHost + TcpHost> Forwarder<H> {
 
     pub(super) fn set_resolvers(&mut self, resolvers: Vec<SocketAddr>) {
         self.resolvers = resolvers;
+    }
+
+    pub(super) fn limit(&mut self, questions: usize) {
+        let all = questions.clamp(LEAST_OUTSTANDING, OUTSTANDING);
+        self.bounds = (all, SHARE.min(all as u16 / 4));
     }
 
     pub(super) fn outstanding(&self) -> usize {
@@ -191,11 +203,12 @@ impl<H: UdpHost + TcpHost> Forwarder<H> {
             done.push((client, message::error(query, rcode::SERVER_FAILURE)));
             return Ok(());
         }
-        if self.outstanding >= OUTSTANDING {
+        let (all, of_one) = self.bounds;
+        if self.outstanding >= all {
             return Err(Refusal::Full);
         }
         let share = self.shares.entry(client.mac()).or_default();
-        if *share >= SHARE {
+        if *share >= of_one {
             return Err(Refusal::Share);
         }
         *share += 1;
@@ -230,8 +243,10 @@ impl<H: UdpHost + TcpHost> Forwarder<H> {
         if let Client::Udp { addr, .. } = client {
             self.asking.insert((addr, client_id), at);
         }
-        self.attempt(host, now, at, done);
-        Ok(())
+        match self.attempt(host, now, at, done) {
+            Attempt::Made | Attempt::GivenUp => Ok(()),
+            Attempt::Exhausted => Err(Refusal::Exhausted),
+        }
     }
 
     /// A socket of a question has something to say.
@@ -275,7 +290,9 @@ impl<H: UdpHost + TcpHost> Forwarder<H> {
         };
         match outcome {
             Outcome::Wait => {}
-            Outcome::Failed => self.attempt(host, now, token.index, done),
+            Outcome::Failed => {
+                self.attempt(host, now, token.index, done);
+            }
             Outcome::Answer(m) => {
                 let unwilling = matches!(message::code(&m), rcode::SERVER_FAILURE | rcode::REFUSED);
                 if unwilling && query.attempts < self.resolvers.len() {
@@ -300,8 +317,8 @@ impl<H: UdpHost + TcpHost> Forwarder<H> {
         }
     }
 
-    /// Asks the next resolver, or gives up.
-    fn attempt(&mut self, host: &mut H, now: Instant, at: u32, done: &mut Vec<Answer>) {
+    /// Asks the next resolver, or gives up and answers so.
+    fn attempt(&mut self, host: &mut H, now: Instant, at: u32, done: &mut Vec<Answer>) -> Attempt {
         let slot = &mut self.slots[at as usize];
         let token = Token {
             kind: Kind::Dns,
@@ -309,8 +326,9 @@ impl<H: UdpHost + TcpHost> Forwarder<H> {
             generation: slot.generation,
         };
         let Some(query) = slot.query.as_mut() else {
-            return;
+            return Attempt::GivenUp;
         };
+        let mut came_to = Attempt::GivenUp;
         self.timers.remove(&(query.next, at));
         while query.attempts < ATTEMPTS && now < query.end && !self.resolvers.is_empty() {
             let resolver = self.resolvers[query.attempts % self.resolvers.len()];
@@ -321,6 +339,9 @@ impl<H: UdpHost + TcpHost> Forwarder<H> {
             };
             if let Err(error) = sent {
                 tracing::debug!(%resolver, %error, "name server is out of reach");
+                if is_exhaustion(&error) {
+                    came_to = Attempt::Exhausted;
+                }
                 continue;
             }
             self.stats.sent += 1;
@@ -329,12 +350,13 @@ impl<H: UdpHost + TcpHost> Forwarder<H> {
             }
             query.next = (now + wait).min(query.end);
             self.timers.insert((query.next, at));
-            return;
+            return Attempt::Made;
         }
         let mut failure = message::error(&query.framed[2..], rcode::SERVER_FAILURE);
         message::set_id(&mut failure, query.client_id);
         self.stats.failed += 1;
         self.finish(at, failure, done);
+        came_to
     }
 
     /// Frees the question's place and hands `response` on.
@@ -362,6 +384,16 @@ impl<H: UdpHost + TcpHost> Forwarder<H> {
         message::set_id(&mut response, query.client_id);
         done.push((query.client, response));
     }
+}
+
+/// What came of asking a resolver.
+enum Attempt {
+    /// It has been asked.
+    Made,
+    /// None is left to be asked; the client has been told.
+    GivenUp,
+    /// The same, as the host has no socket left.
+    Exhausted,
 }
 
 fn ask_udp<H: UdpHost + TcpHost>(
@@ -405,6 +437,15 @@ fn ask_tcp<H: UdpHost + TcpHost>(
     }
     query.upstream = Upstream::Tcp(tcp);
     Ok(())
+}
+
+/// True for the errors of a host that has no descriptor or memory left.
+fn is_exhaustion(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
+    )
 }
 
 enum Outcome {

@@ -99,6 +99,11 @@ impl<H: UdpHost + TcpHost> Dns<H> {
         self.names.set_hosts(config, hosts);
     }
 
+    /// At most so many questions may wait for a resolver from now on, within what is bearable at all.
+    pub fn limit(&mut self, questions: usize) {
+        self.forwarder.limit(questions);
+    }
+
     /// Asks these resolvers from now on, in order.
     pub fn set_resolvers(&mut self, resolvers: Vec<SocketAddr>) {
         self.forwarder.set_resolvers(resolvers);
@@ -110,6 +115,11 @@ impl<H: UdpHost + TcpHost> Dns<H> {
             forward: self.forwarder.stats,
             ..self.stats
         }
+    }
+
+    /// Messages sent to resolvers so far, each from a socket that was opened for it or for one before.
+    pub fn sent(&self) -> u64 {
+        self.forwarder.stats.sent
     }
 
     /// Questions that wait for a resolver.
@@ -219,6 +229,8 @@ impl<H: UdpHost + TcpHost> Dns<H> {
                 .ask(cx.host, cx.now, client, query, question, &mut self.done)
             {
                 Ok(()) => return Ok(()),
+                // It has been answered.
+                Err(Refusal::Exhausted) => return Err(DropReason::HostExhausted),
                 Err(Refusal::Full) => (&mut self.stats.full, DropReason::TableFull),
                 Err(Refusal::Share) => (&mut self.stats.share, DropReason::QuotaFull),
             };

@@ -311,6 +311,32 @@ fn silent_resolvers_are_followed_by_the_next_and_then_by_servfail() {
 }
 
 #[test]
+fn without_a_socket_it_is_a_failure_at_once_and_counted() {
+    let mut s = Server::new();
+    s.rig.host.udp.borrow_mut().descriptors = Some(0);
+    s.ask(&query(1, "a.example.", RecordType::A));
+    assert_eq!(s.answered().metadata.response_code, ResponseCode::ServFail);
+    assert_eq!(s.rig.dropped(), [DropReason::HostExhausted]);
+    s.rig.host.udp.borrow_mut().descriptors = None;
+    s.ask(&query(2, "a.example.", RecordType::A));
+    assert_eq!((s.upstream().len(), s.dns.outstanding()), (1, 1));
+}
+
+#[test]
+fn where_descriptors_are_few_so_are_the_questions_that_wait() {
+    let mut s = Server::new();
+    for (limit, share) in [(0, 4), (20, 5), (1000, 250), (usize::MAX, 256)] {
+        s.dns.limit(limit);
+        for id in 0..share + 1 {
+            s.ask(&query(id, "a.example.", RecordType::A));
+        }
+        assert_eq!(s.dns.outstanding(), usize::from(share), "{limit}");
+        assert_eq!(s.rig.dropped(), [DropReason::QuotaFull], "{limit}");
+        s.pass(10_000);
+    }
+}
+
+#[test]
 fn refusals_of_every_kind_lead_on_at_once() {
     let mut s = Server::new();
     // An ICMP error for the first, SERVFAIL by the second.

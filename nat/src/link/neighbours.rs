@@ -214,6 +214,11 @@ impl Neighbours {
         self.learned.len()
     }
 
+    /// Packets that wait for a neighbour, and their bytes.
+    pub fn waiting(&self) -> (usize, usize) {
+        self.waiting.held()
+    }
+
     /// Every entry: address, Ethernet address, and whether it is pinned.
     pub fn iter(&self) -> impl Iterator<Item = (IpAddr, MacAddr, bool)> + '_ {
         let pinned = self.pinned.iter().map(|(&a, &m)| (a, m, true));

@@ -90,6 +90,11 @@ impl Waiting {
         before - self.packets.len()
     }
 
+    /// Packets that wait, and their bytes.
+    pub(super) fn held(&self) -> (usize, usize) {
+        (self.packets.len(), self.bytes)
+    }
+
     /// When [`Waiting::expire`] has something to do.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.packets.front().map(|p| p.since + PATIENCE)

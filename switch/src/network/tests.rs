@@ -14,7 +14,12 @@ const GATEWAY: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xfe]);
 struct Echo {
     seen: Vec<PortId>,
     hello: bool,
+    /// Frames of [`COSTLY`] bytes so far.
+    costly: u64,
 }
+
+/// Length of the frames for which [`Echo`] pretends to do something costly.
+const COSTLY: usize = 99;
 
 impl Station for Echo {
     fn mac(&self) -> MacAddr {
@@ -22,6 +27,7 @@ impl Station for Echo {
     }
     fn frame(&mut self, _: Instant, ingress: PortId, frame: &mut Frame<'_>, out: &mut dyn Out) {
         self.seen.push(ingress);
+        self.costly += u64::from(frame.len() == COSTLY);
         if frame.len() < 20 {
             out.drop(Some(ingress), DropReason::Malformed);
             return;
@@ -37,6 +43,9 @@ impl Station for Echo {
             let mut bytes = frame(MacAddr::BROADCAST, GATEWAY, 40);
             out.send(&mut Frame::whole(&mut bytes, Offload::NONE));
         }
+    }
+    fn costly(&self) -> u64 {
+        self.costly
     }
     fn deadline(&self) -> Option<Instant> {
         self.hello.then_some(Instant::ZERO)
@@ -311,6 +320,20 @@ fn a_port_yields_after_its_budget() {
         "bytes count too"
     );
     assert!(net.network.port(net.ids[0]).expect("a port").rx.frames < 40);
+}
+
+#[test]
+fn a_port_yields_after_a_frame_that_was_costly() {
+    let mut net = net(&[Wire::default(); 2]);
+    for len in [60, COSTLY, 60, COSTLY, 60] {
+        net.ends[0].push_bytes(&frame(GATEWAY, mac(1), len));
+    }
+    let mut taken = Vec::new();
+    while net.network.poll_port(Instant::ZERO, net.ids[0], 64) {
+        taken.push(net.network.port(net.ids[0]).expect("a port").rx.frames);
+    }
+    assert_eq!(taken, [2, 4]);
+    assert_eq!(net.network.port(net.ids[0]).expect("a port").rx.frames, 5);
 }
 
 #[test]

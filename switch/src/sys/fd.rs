@@ -75,6 +75,15 @@ pub fn close_inherited(keep: &[RawFd]) -> io::Result<()> {
     Ok(())
 }
 
+/// How many descriptors this process has open.
+///
+/// # Errors
+/// Where `/proc` cannot be read.
+pub fn open_count() -> io::Result<usize> {
+    // Without the one by which it is found out.
+    Ok(open_numbers()?.len().saturating_sub(1))
+}
+
 /// The numbers of this process's descriptors, and of one that is closed again.
 fn open_numbers() -> io::Result<Vec<RawFd>> {
     let mut open = Vec::new();
