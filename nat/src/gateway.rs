@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 
 use pontoon_switch::frame::{HEADROOM, MAX_FRAME};
+use pontoon_switch::station::TURN;
 use pontoon_switch::{DropReason, Frame, Instant, MacAddr, Out, PortId, Ready, Station};
 use smoltcp::wire::{EthernetProtocol, IpProtocol};
 
@@ -573,7 +574,8 @@ impl<H: Host> Station for Gateway<H> {
     }
 
     fn costly(&self) -> u64 {
-        self.shared.shares.asked() + self.dns.sent()
+        // A socket is a turn's worth; the first packet to somebody costs the host a route and a neighbour.
+        TURN * (self.shared.shares.asked() + self.dns.sent()) + self.shared.flows.asked()
     }
 
     fn deadline(&self) -> Option<Instant> {

@@ -17,7 +17,7 @@ use crate::fdb::{FdbCounters, FdbEntry};
 use crate::frame::{Frame, HEADROOM, MAX_FRAME};
 use crate::policy::Policy;
 use crate::port::{Capabilities, Port, PortId, Received};
-use crate::station::{Out, Ready, Station};
+use crate::station::{Out, Ready, Station, TURN};
 use crate::switch::{AddPortError, Decision, Flood, Ingress, Switch};
 use crate::time::Instant;
 
@@ -245,13 +245,14 @@ impl<S: Station> Network<S> {
         found
     }
 
-    /// Takes up to `budget` frames (and a bounded number of bytes) from a port and sends them on their way, none behind one that
-    /// was costly ([`Station::costly`]). True if there may be more.
+    /// Takes up to `budget` frames (and a bounded number of bytes) from a port and sends them on their way, fewer where
+    /// they are costly ([`Station::costly`]). True if there may be more.
     ///
     /// A port whose device is gone is removed and found in [`Network::take_closed`].
     pub fn poll_port(&mut self, now: Instant, id: PortId, budget: usize) -> bool {
         let mut bytes = 0;
         let mut errors = 0;
+        let costly = self.station.costly() + TURN;
         for _ in 0..budget {
             let Some(slot) = self.fabric.slot_mut(id) else {
                 return false;
@@ -270,9 +271,8 @@ impl<S: Station> Network<S> {
                             fabric: &mut self.fabric,
                             now,
                         };
-                        let costly = self.station.costly();
                         self.station.frame(now, id, &mut frame, &mut door);
-                        if self.station.costly() != costly {
+                        if self.station.costly() >= costly {
                             return true;
                         }
                     }

@@ -25,6 +25,9 @@ pub trait Out {
     fn drop(&mut self, ingress: Option<PortId>, reason: DropReason);
 }
 
+/// What a port's turn is worth of [`Station::costly`].
+pub const TURN: u64 = 8;
+
 /// Something that lives on the switch: it has an address and no wire. A gateway is one.
 pub trait Station {
     /// Its Ethernet address.
@@ -39,8 +42,9 @@ pub trait Station {
     /// Ends a batch of frames and events, or follows a deadline: acknowledgements, batched sends, timers that are due.
     fn flush(&mut self, now: Instant, out: &mut dyn Out);
 
-    /// How often so far it has asked the host for something costly, a socket for the most part. A port whose frame made it do
-    /// so has had its turn: such a frame costs as much as a hundred others, and a flood of them would hold up every other port.
+    /// What it has done so far that costs much more than a frame does, in parts of [`TURN`]. A port whose frames made it do so
+    /// much has had its turn: one that has the host open a socket costs as much as a hundred others, and a flood of those would
+    /// hold up every other port.
     fn costly(&self) -> u64 {
         0
     }

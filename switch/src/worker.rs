@@ -4,7 +4,7 @@
 //!
 //! Descriptors are watched edge-triggered, so a port that reported is on the ready list until it has been read empty.
 //! Each round lets every ready port bring in a bounded number of frames, in turn, so that a busy container does not
-//! starve the others, and no more behind one that had the station open a socket, which costs as much as a hundred others;
+//! starve the others, and fewer where they have the station open sockets, each of which costs as much as a hundred frames;
 //! then the station ends the batch. While anything is on the list, the poll does not wait.
 //!
 //! Other threads reach the network by [`Handle::call`]: a closure goes over a channel, a waker ends the poll, the closure

@@ -179,6 +179,8 @@ pub struct Table {
     containers: HashMap<PortId, Share>,
     ended: Vec<(FlowId, Entry)>,
     limits: Limits,
+    /// How often a flow was to be entered.
+    asked: u64,
 }
 
 impl Table {
@@ -199,7 +201,13 @@ impl Table {
             containers: HashMap::new(),
             ended: Vec::new(),
             limits,
+            asked: 0,
         }
+    }
+
+    /// How often a flow was to be entered so far.
+    pub fn asked(&self) -> u64 {
+        self.asked
     }
 
     /// Flows now.
@@ -271,6 +279,7 @@ impl Table {
     /// [`DropReason::QuotaFull`] if the container's share is used up, [`DropReason::TableFull`] if the table is,
     /// [`DropReason::Malformed`] if the tuple is in the table already.
     pub fn insert(&mut self, now: Instant, new: NewFlow) -> Result<FlowId, DropReason> {
+        self.asked += 1;
         let protocol = new.tuple.protocol;
         let original = Packed::new(&new.tuple);
         let reply = new.reply.map(|t| Packed::new(&t));

@@ -14,12 +14,13 @@ const GATEWAY: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xfe]);
 struct Echo {
     seen: Vec<PortId>,
     hello: bool,
-    /// Frames of [`COSTLY`] bytes so far.
+    /// For each frame of [`COSTLY`] bytes a turn, for each of [`HALF`] half a turn.
     costly: u64,
 }
 
-/// Length of the frames for which [`Echo`] pretends to do something costly.
+/// Lengths of the frames for which [`Echo`] pretends to do something costly.
 const COSTLY: usize = 99;
+const HALF: usize = 98;
 
 impl Station for Echo {
     fn mac(&self) -> MacAddr {
@@ -27,7 +28,11 @@ impl Station for Echo {
     }
     fn frame(&mut self, _: Instant, ingress: PortId, frame: &mut Frame<'_>, out: &mut dyn Out) {
         self.seen.push(ingress);
-        self.costly += u64::from(frame.len() == COSTLY);
+        self.costly += match frame.len() {
+            COSTLY => TURN,
+            HALF => TURN / 2,
+            _ => 0,
+        };
         if frame.len() < 20 {
             out.drop(Some(ingress), DropReason::Malformed);
             return;
@@ -323,17 +328,17 @@ fn a_port_yields_after_its_budget() {
 }
 
 #[test]
-fn a_port_yields_after_a_frame_that_was_costly() {
+fn a_port_yields_after_frames_that_were_costly() {
     let mut net = net(&[Wire::default(); 2]);
-    for len in [60, COSTLY, 60, COSTLY, 60] {
+    for len in [60, COSTLY, 60, HALF, 60, HALF, 60] {
         net.ends[0].push_bytes(&frame(GATEWAY, mac(1), len));
     }
     let mut taken = Vec::new();
     while net.network.poll_port(Instant::ZERO, net.ids[0], 64) {
         taken.push(net.network.port(net.ids[0]).expect("a port").rx.frames);
     }
-    assert_eq!(taken, [2, 4]);
-    assert_eq!(net.network.port(net.ids[0]).expect("a port").rx.frames, 5);
+    assert_eq!(taken, [2, 6]);
+    assert_eq!(net.network.port(net.ids[0]).expect("a port").rx.frames, 7);
 }
 
 #[test]
