@@ -58,7 +58,7 @@ use options::Options;
 use target::Wire;
 
 /// What the program is called by.
-pub(super) const NAME: &str = "slirp4netns";
+pub(crate) const NAME: &str = "slirp4netns";
 
 /// The least MTU that a gateway has (RFC 791).
 const LEAST_MTU: u16 = 68;
