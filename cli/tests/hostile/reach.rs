@@ -1,0 +1,166 @@
+//! What a hostile container must not reach: the host's loopback, however it is written, its link-local neighbours, and the
+//! sockets by which its network is told what to do.
+
+use std::net::IpAddr;
+
+use pontoon_fixtures::lab::{Proc, Who, World};
+
+use crate::site::{Site, Way};
+
+/// Where listeners of the host note whoever comes.
+const TOUCHED: &str = "/tmp/touched";
+/// The port that they listen at, TCP and UDP.
+const PORT: u16 = 7000;
+
+/// Listeners on the host's loopback only, of both families and protocols; an address of link-local metadata on the host
+/// itself, where there is a listener, too.
+fn listeners(world: &World) -> Vec<Proc> {
+    let host = world.host();
+    host.run(["ip", "addr", "add", "169.254.169.254/32", "dev", "lo"]);
+    let note = format!("SYSTEM:echo $SOCAT_SOCKADDR >> {TOUCHED}");
+    [
+        format!("TCP4-LISTEN:{PORT},bind=127.0.0.1,fork,reuseaddr"),
+        format!("TCP6-LISTEN:{PORT},bind=[::1],fork,reuseaddr"),
+        format!("UDP4-RECVFROM:{PORT},bind=127.0.0.1,fork"),
+        format!("UDP6-RECVFROM:{PORT},bind=[::1],fork"),
+        format!("TCP4-LISTEN:{PORT},bind=169.254.169.254,fork,reuseaddr"),
+        format!("UDP4-RECVFROM:{PORT},bind=169.254.169.254,fork"),
+    ]
+    .iter()
+    .map(|listen| host.socat(listen, &note))
+    .collect()
+}
+
+fn touched(world: &World) -> String {
+    world.host().sh(&format!("cat {TOUCHED} 2>/dev/null || true"))
+}
+
+/// Every way of writing an address of the host's that it keeps to itself.
+fn forbidden(site: &Site<'_>) -> Vec<IpAddr> {
+    let mut all: Vec<IpAddr> = site.gateway().iter().map(|a| a.parse().expect("an address")).collect();
+    for text in [
+        "127.0.0.1",
+        "127.8.9.10",
+        "127.255.255.254",
+        "0.0.0.0",
+        "0.0.0.1",
+        "169.254.169.254",
+        "169.254.0.1",
+        "255.255.255.255",
+        "::",
+        "::1",
+        "::127.0.0.1",
+        "::ffff:127.0.0.1",
+        "::ffff:0.0.0.0",
+        "::ffff:0:127.0.0.1",
+        "::ffff:169.254.169.254",
+        "64:ff9b::127.0.0.1",
+        "64:ff9b::169.254.169.254",
+        "64:ff9b:1::127.0.0.1",
+        "2002:7f00:1::1",
+        "2001:0:7f00:1::1",
+        "fec0::1",
+    ] {
+        all.push(text.parse().expect("an address"));
+    }
+    all
+}
+
+/// Sends packets for all that out of the container's interface, which a container's own kernel would keep to itself.
+fn lead_out(site: &Site<'_>) {
+    let (interface, [gw, gw6]) = (site.interface(), site.gateway());
+    let own = match site.way {
+        Way::Run => "10.0.2.100",
+        Way::Slirp => "10.0.2.100",
+    };
+    site.inside([
+        "bash",
+        "-c",
+        &format!(
+            "sysctl -qw net.ipv4.conf.all.route_localnet=1 net.ipv4.conf.{interface}.route_localnet=1
+             ip link set lo down
+             for net in 127.0.0.0/8 0.0.0.0/8 169.254.0.0/16; do ip route replace $net via {gw} dev {interface} src {own} onlink; done
+             for net in ::/96 ::1/128 ::ffff:0:0/96 ::ffff:0:0:0/96 64:ff9b::/96 64:ff9b:1::/48 2002::/16 2001::/32 fec0::/16; do
+                 ip -6 route replace $net via {gw6} dev {interface} onlink
+             done; true"
+        ),
+    ])
+    .run()
+    .ok();
+}
+
+fn try_all(site: &Site<'_>) {
+    for ip in forbidden(site) {
+        let to = match ip {
+            IpAddr::V4(a) => format!("4:{a}:{PORT}"),
+            IpAddr::V6(a) => format!("6:[{a}]:{PORT}"),
+        };
+        for kind in ["TCP", "UDP"] {
+            let done = site
+                .inside(["socat", "-t0.1", "-T1", "-", &format!("{kind}{to}")])
+                .stdin("touched")
+                .limit(3)
+                .run();
+            assert!(done.text().is_empty(), "{kind}{to}: {done}");
+        }
+    }
+    // As frames, which no kernel of the container's has a say in.
+    site.attack(&["corpus"]).run().ok();
+    assert_eq!(touched(site.world), "", "somebody came");
+}
+
+fn loopback(world: &World, who: Who, way: Way) {
+    let _listeners = listeners(world);
+    let options: &[&str] = match way {
+        Way::Run => &[],
+        // Without it the gateway's address leads there, as slirp4netns has it.
+        Way::Slirp => &["--disable-host-loopback"],
+    };
+    let mut site = Site::start(world, who, way, options, None);
+    try_all(&site);
+    lead_out(&site);
+    try_all(&site);
+    // The listeners would have told.
+    let local = world.host().run(["socat", "-t1", "-", &format!("TCP4:127.0.0.1:{PORT}")]);
+    assert_eq!((local.as_str(), touched(world).trim()), ("", "127.0.0.1"));
+    site.assert_lives();
+}
+
+each_user! {
+    fn the_hosts_loopback_from_run(world, who) {
+        loopback(world, who, Way::Run);
+    }
+}
+
+each_user! {
+    fn the_hosts_loopback_from_slirp4netns(world, who) {
+        loopback(world, who, Way::Slirp);
+    }
+}
+
+each_user! {
+    /// By its path, by the processes that can be seen, and by every abstract name that there might be.
+    fn the_control_socket(world, who) {
+        let mut site = Site::start(world, who, Way::Run, &[], None);
+        let socket = site.socket();
+        assert!(site.host(["test", "-S", &socket]).run().success(), "there is no {socket}");
+        let ask = |to: &str| format!("curl -sS -m3 {to} http://pontoon/v1/containers");
+        for attempt in [
+            ask(&format!("--unix-socket {socket}")),
+            ask(&format!("--unix-socket /proc/1/root{socket}")),
+            ask(&format!("--unix-socket /proc/self/root/../..{socket}")),
+            ask(&format!("--abstract-unix-socket {socket}")),
+            ask("--abstract-unix-socket pontoon"),
+            format!("umount -l $(dirname {socket}); {}", ask(&format!("--unix-socket {socket}"))),
+            format!("unshare -Urm sh -c 'umount -l $(dirname {socket}); {}'", ask(&format!("--unix-socket {socket}"))),
+            format!("for p in /proc/[0-9]*; do {} && exit 0; done; exit 1", ask(&format!("--unix-socket $p/root{socket}"))),
+            "pontoon ps".to_owned(),
+            "grep -q pontoon /proc/net/unix".to_owned(),
+        ] {
+            let done = site.inside(["bash", "-c", &format!("({attempt}) 2>/dev/null")]).run();
+            assert!(!done.text().contains("hostile"), "{attempt}: {done}");
+            assert!(attempt.contains("ps") || !done.success(), "{attempt}: {done}");
+        }
+        site.assert_lives();
+    }
+}
