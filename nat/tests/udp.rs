@@ -5,7 +5,7 @@ mod wire;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use pontoon_fixtures::packet::{Parsed, fragment};
+use pontoon_fixtures::packet::{Parsed, Tcp, flags, fragment};
 use pontoon_nat::config::{Filtering, HostLoopback};
 use pontoon_nat::host::{UdpRecv, UdpSend, UdpSocket};
 use pontoon_switch::{Checksum, DropReason, Gso, GsoKind, Offload};
@@ -531,6 +531,33 @@ fn a_container_at_its_share_of_sockets_loses_what_was_never_answered() {
     w.udp().sent.clear();
     assert!(w.udp_out(10_008, "198.51.100.10:4000", b"x").is_empty());
     assert_eq!(w.sent().data, b"x", "room was made for it");
+}
+
+/// The flow that asks is not the one that goes, though its kind would be the first to.
+#[test]
+fn room_is_made_for_flows_of_every_kind() {
+    let out = Wire::from(A, FAR);
+    let syn = out.tcp(Tcp {
+        src: 5000,
+        dst: 80,
+        flags: flags::SYN,
+        ..Tcp::default()
+    });
+    for (what, frame) in [
+        ("TCP", syn),
+        ("echo", out.echo(7, 1, b"x")),
+        ("DNS", out.udp(5000, 53, b"x")),
+    ] {
+        let mut w = Wire::plain();
+        w.gateway.limit_sockets(9);
+        for i in 0..8 {
+            w.udp_out(10_000 + i, "198.51.100.10:4000", b"x");
+        }
+        for _ in 0..3 {
+            w.send(A, frame.clone());
+        }
+        assert_eq!(w.dropped(DropReason::QuotaFull), 1, "{what}");
+    }
 }
 
 #[test]

@@ -242,6 +242,12 @@ impl<H: PingHost> EchoRelay<H> {
         let (container, id) = (tuple.src.ip(), tuple.src.port());
         let known = self.by_container.get(&(container, id)).copied();
         let key = known.unwrap_or_else(|| self.mappings.next_key());
+        let refused = |reason| (reason, Some(IcmpError::Prohibited));
+        // Before the flow is entered: it might be the first to go for another's sake.
+        let ticket = match known {
+            None => Some(cx.ticket(port).map_err(refused)?),
+            Some(_) => None,
+        };
         let flow = NewFlow {
             tuple,
             reply: None,
@@ -250,12 +256,9 @@ impl<H: PingHost> EchoRelay<H> {
             state: State::Echo,
             data: key.index,
         };
-        let flow = cx
-            .flows
-            .insert(cx.now, flow)
-            .map_err(|reason| (reason, Some(IcmpError::Prohibited)))?;
-        if known.is_none()
-            && let Err((reason, error)) = self.open_mapping(cx, key, (port, container), id)
+        let flow = cx.flows.insert(cx.now, flow).map_err(refused)?;
+        if let Some(ticket) = ticket
+            && let Err((reason, error)) = self.open_mapping(cx, key, ticket, container, id)
         {
             cx.flows.remove(flow);
             return Err((reason, Some(error)));
@@ -270,13 +273,11 @@ impl<H: PingHost> EchoRelay<H> {
         &mut self,
         cx: &mut Cx<'_, H>,
         key: Key,
-        (port, container): (PortId, IpAddr),
+        ticket: Ticket,
+        container: IpAddr,
         id: u16,
     ) -> Result<(), (DropReason, IcmpError)> {
         let version = IpVersion::of(container);
-        let ticket = cx
-            .ticket(port)
-            .map_err(|reason| (reason, IcmpError::Prohibited))?;
         let (socket, raw_id) = match cx.host.ping_open(token(key), version) {
             Ok(socket) => (Some(socket), 0),
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {

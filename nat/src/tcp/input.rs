@@ -90,6 +90,14 @@ impl<H: TcpHost> Relay<H> {
             cx.drop(packet.ingress, DropReason::Forbidden);
             return icmp::send_error(cx, packet.quoted(frame), None, IcmpError::NetUnreachable);
         };
+        // Before the flow is entered: it would be the first to go for another's sake.
+        let ticket = match cx.ticket(packet.ingress) {
+            Ok(ticket) => ticket,
+            Err(reason) => {
+                cx.drop(packet.ingress, reason);
+                return icmp::send_error(cx, packet.quoted(frame), None, IcmpError::Prohibited);
+            }
+        };
         let key = self.conns.next_key();
         let flow = match cx.flows.insert(
             cx.now,
@@ -115,14 +123,6 @@ impl<H: TcpHost> Relay<H> {
             1,
             (packet.end - packet.ip) as u64,
         );
-        let ticket = match cx.ticket(packet.ingress) {
-            Ok(ticket) => ticket,
-            Err(reason) => {
-                cx.flows.remove(flow);
-                cx.drop(packet.ingress, reason);
-                return icmp::send_error(cx, packet.quoted(frame), None, IcmpError::Prohibited);
-            }
-        };
         let (socket, connect) = match cx
             .host
             .tcp_connect(token(key), SocketAddr::new(address, tuple.dst.port()))

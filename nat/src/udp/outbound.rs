@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 
-use pontoon_switch::{Checksum, DropReason, Frame, GsoKind};
+use pontoon_switch::{Checksum, DropReason, Frame, GsoKind, PortId};
 use smoltcp::wire::IpProtocol;
 
 use super::outbox::{LONGEST, Parcel, Run};
@@ -13,6 +13,7 @@ use crate::flow::{Direction, Entry, FlowId, NewFlow, Protocol, State, Tuple};
 use crate::host::{IpVersion, Kind, MAX_RUN, Token, UdpHost, UdpSend, UdpSocket, nth};
 use crate::icmp::{self, IcmpError};
 use crate::packet::Packet;
+use crate::share::Ticket;
 use crate::slab::Key;
 use crate::sum;
 
@@ -253,10 +254,15 @@ impl<H: UdpHost> Relay<H> {
         // RFC 4787 REQ-1: the mapping is the same whatever the destination.
         let known = self.by_container.get(&tuple.src).copied();
         let key = known.unwrap_or_else(|| self.mappings.next_key());
-        let id = enter(cx, tuple, packet.ingress, key.index)
-            .map_err(|reason| (reason, Some(IcmpError::Prohibited)))?;
-        if known.is_none()
-            && let Err(why) = self.open_mapping(cx, key, packet, tuple.src)
+        let refused = |reason| (reason, Some(IcmpError::Prohibited));
+        // Before the flow is entered: it might be the first to go for another's sake.
+        let ticket = match known {
+            None => Some(cx.ticket(packet.ingress).map_err(refused)?),
+            Some(_) => None,
+        };
+        let id = enter(cx, tuple, packet.ingress, key.index).map_err(refused)?;
+        if let Some(ticket) = ticket
+            && let Err(why) = self.open_mapping(cx, key, ticket, packet.ingress, tuple.src)
         {
             cx.flows.remove(id);
             return Err(why);
@@ -269,19 +275,17 @@ impl<H: UdpHost> Relay<H> {
         &mut self,
         cx: &mut Cx<'_, H>,
         key: Key,
-        packet: &Packet,
+        ticket: Ticket,
+        port: PortId,
         container: SocketAddr,
     ) -> Result<(), (DropReason, Option<IcmpError>)> {
-        let ticket = cx
-            .ticket(packet.ingress)
-            .map_err(|reason| (reason, Some(IcmpError::Prohibited)))?;
         let socket = open_socket(cx.host, mapping_token(key), container)
             .map_err(|error| (reason(&error), IcmpError::from_io(&error)))?;
         let mapping = Mapping {
             socket,
             _ticket: ticket,
             container,
-            port: packet.ingress,
+            port,
             flows: 0,
         };
         let inserted = self.mappings.insert(mapping);
@@ -335,7 +339,7 @@ fn sent<H>(cx: &mut Cx<'_, H>, flow: FlowId, direction: Direction, packets: u64,
 pub(super) fn enter<H>(
     cx: &mut Cx<'_, H>,
     tuple: Tuple,
-    container: pontoon_switch::PortId,
+    container: PortId,
     data: u32,
 ) -> Result<FlowId, DropReason> {
     // RFC 4787 REQ-5 a: a mapping that talks to a well-known port may go sooner. Questions to DNS and NTP servers come
