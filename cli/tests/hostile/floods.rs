@@ -1,7 +1,7 @@
 //! Floods, and frames of all kinds: the packet process stays, within its memory; another container hardly notices; and the
 //! hostile one works again as soon as it stops.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pontoon_fixtures::hostile::Flood;
 use pontoon_fixtures::lab::{Container, Proc, Who, World, wait_for};
@@ -15,11 +15,13 @@ const MEMORY: u64 = 48 << 10;
 /// a socket. As many as go would be a matter of who gets the machine's cores, which is not Pontoon's to say.
 const PACE: &str = "20000";
 /// Frames of such a flood: it outlasts the measuring.
-const PACED: &str = "50000";
+const PACED: &str = "30000";
+/// Sources of datagrams.
+const SOURCES: &str = "100000";
 /// Frames of a flood that is sent as fast as it goes.
 const FLAT_OUT: &str = "200000";
-/// How often the measuring is tried: the machine has other things to do as well.
-const TRIES: usize = 3;
+/// How often it is measured at most; the best counts, as the machine has other things to do as well.
+const TRIES: usize = 5;
 
 /// Where clients are asked for what they see.
 const SERVER: &str = "198.51.100.10:9000";
@@ -32,14 +34,20 @@ fn serve(world: &World) -> Proc {
 
 /// The container can do what it could before, within `limit`.
 fn assert_works(site: &Site<'_>, after: &str, limit: Duration) {
-    wait_for(&format!("a connection after {after}"), limit, || {
-        let done = site.inside(["lab-load", "tcp-rr", SERVER, "0.05"]).limit(8).run();
-        done.success().then_some(())
-    });
-    wait_for(&format!("a datagram after {after}"), limit, || {
-        let done = site.inside(["lab-load", "udp-rr", SERVER, "0.05"]).limit(8).run();
-        done.success().then_some(())
-    });
+    for kind in ["tcp-rr", "udp-rr"] {
+        let end = Instant::now() + limit;
+        loop {
+            let done = site.inside(["lab-load", kind, SERVER, "0.05"]).limit(8).run();
+            if done.success() {
+                break;
+            }
+            assert!(
+                Instant::now() < end,
+                "after {after}: {done}, {:?}",
+                site.refusals()
+            );
+        }
+    }
 }
 
 fn assert_bounded(site: &mut Site<'_>, after: &str) {
@@ -51,7 +59,7 @@ fn assert_bounded(site: &mut Site<'_>, after: &str) {
 /// The 99th percentile of a request's and its answer's time, in µs, by TCP and by UDP.
 fn p99(victim: &Container<'_>) -> [f64; 2] {
     ["tcp-rr", "udp-rr"].map(|kind| {
-        let figures = victim.cmd(["lab-load", kind, SERVER, "0.5"]).run().json();
+        let figures = victim.cmd(["lab-load", kind, SERVER, "0.4"]).run().json();
         figures["p99_us"].as_f64().unwrap_or_else(|| panic!("{figures}"))
     })
 }
@@ -133,11 +141,13 @@ fn floods(world: &World, who: Who, way: Way) {
         assert_eq!(said["sent"].as_u64(), FLAT_OUT.parse().ok(), "{said}");
         assert_bounded(&mut site, name);
         assert_works(&site, name, Duration::from_secs(10));
-        if name == "udp-sources" {
-            // 128,000 sources: beyond the descriptors, so some were refused, and told so.
-            assert!(said["prohibited"].as_u64() > Some(0), "{said}");
-        }
     }
+    // So many sources are beyond the descriptors, at a pace at which most are served: some are refused, and told so.
+    let said = site.attack(&["flood", "udp-sources", SOURCES, PACE]).run().json();
+    println!("{way:?} {who:?} {SOURCES} sources: {said}, {} KiB", site.memory());
+    assert!(said["prohibited"].as_u64() > Some(0), "{said}");
+    assert_bounded(&mut site, SOURCES);
+    assert_works(&site, SOURCES, Duration::from_secs(10));
     let refusals = site.refusals();
     assert!(
         (1..=5).contains(&refusals.len()) && refusals[0].contains("quota-full"),
@@ -169,6 +179,12 @@ each_user! {
     }
 }
 
+/// The best of what was measured under the flood is within twice the best of what was measured without, of TCP and of UDP.
+fn is_within(idle: &[[f64; 2]], loaded: &[[f64; 2]]) -> bool {
+    let best = |all: &[[f64; 2]], i: usize| all.iter().map(|p| p[i]).fold(f64::INFINITY, f64::min);
+    (0..2).all(|i| best(loaded, i) <= 2.0 * best(idle, i))
+}
+
 each_user! {
     /// What a container asks and is answered takes not twice as long while another floods.
     fn another_container_hardly_notices(world, who) {
@@ -177,25 +193,48 @@ each_user! {
         let victim = site.victim.as_ref().expect("a victim");
         let mut late = Vec::new();
         for (name, _) in Flood::ALL {
-            let mut tried = Vec::new();
+            let (mut idle, mut loaded) = (Vec::new(), Vec::new());
             for _ in 0..TRIES {
-                let idle = p99(victim);
+                idle.push(p99(victim));
                 let flood = site.attack(&["flood", name, PACED, PACE]).spawn();
                 std::thread::sleep(Duration::from_millis(200));
-                let loaded = p99(victim);
+                loaded.push(p99(victim));
                 flood.end(Duration::from_secs(60)).ok();
-                tried.push((idle, loaded));
-                if (0..2).all(|i| loaded[i] <= 2.0 * idle[i]) {
+                if is_within(&idle, &loaded) {
                     break;
                 }
             }
-            println!("{who:?} {name}: p99 in µs, idle and loaded, TCP and UDP: {tried:?}");
-            // Each of the two by its best try.
-            let within = |i: usize| tried.iter().any(|(idle, loaded)| loaded[i] <= 2.0 * idle[i]);
-            if !(within(0) && within(1)) {
-                late.push((name, tried));
+            println!("{who:?} {name}: p99 in µs, TCP and UDP: idle {idle:?}, loaded {loaded:?}");
+            if !is_within(&idle, &loaded) {
+                late.push((name, idle, loaded));
             }
         }
         assert!(late.is_empty(), "{late:?}");
+    }
+}
+
+each_user! {
+    /// Clients of a published port are connected before the container is asked, and this one says nothing to them.
+    fn half_open_clients_of_a_published_port(world, who) {
+        let _server = serve(world);
+        let mut site = Site::start(world, who, Way::Run, &["-p", "7007:7"], None);
+        site.inside(["nft", "add table inet f; add chain inet f i { type filter hook input priority 0; }; add rule inet f i tcp dport 7 drop"])
+            .run()
+            .ok();
+        let clients = "ulimit -n 4000; for i in $(seq 3000); do exec {fd}<>/dev/tcp/192.0.2.1/7007; done; echo connected; sleep 100";
+        let mut clients = world.server().cmd(["bash", "-c", clients]).spawn();
+        clients.wait_for("connected");
+        let half_open = |site: &Site<'_>| {
+            let stats = site.host(["pontoon", "stats", "--json"]).run().json();
+            stats[0]["flows"]["tcp/syn-received"].as_u64().unwrap_or(0)
+        };
+        assert!(half_open(&site) >= 2900, "{}", half_open(&site));
+        assert_bounded(&mut site, "half-open clients");
+        assert_works(&site, "half-open clients", Duration::from_secs(10));
+        site.victim.as_ref().expect("a victim").run(["lab-load", "tcp-rr", SERVER, "0.1"]);
+        // One who goes again is forgotten; who stays is reset when the container's time is up.
+        drop(clients);
+        wait_for("the clients to be forgotten", Duration::from_secs(120), || (half_open(&site) == 0).then_some(()));
+        assert_bounded(&mut site, "half-open clients");
     }
 }

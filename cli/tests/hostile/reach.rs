@@ -37,7 +37,11 @@ fn touched(world: &World) -> String {
 
 /// Every way of writing an address of the host's that it keeps to itself.
 fn forbidden(site: &Site<'_>) -> Vec<IpAddr> {
-    let mut all: Vec<IpAddr> = site.gateway().iter().map(|a| a.parse().expect("an address")).collect();
+    let mut all: Vec<IpAddr> = site
+        .gateway()
+        .iter()
+        .map(|a| a.parse().expect("an address"))
+        .collect();
     for text in [
         "127.0.0.1",
         "127.8.9.10",
@@ -121,7 +125,9 @@ fn loopback(world: &World, who: Who, way: Way) {
     lead_out(&site);
     try_all(&site);
     // The listeners would have told.
-    let local = world.host().run(["socat", "-t1", "-", &format!("TCP4:127.0.0.1:{PORT}")]);
+    let local = world
+        .host()
+        .run(["socat", "-t1", "-", &format!("TCP4:127.0.0.1:{PORT}")]);
     assert_eq!((local.as_str(), touched(world).trim()), ("", "127.0.0.1"));
     site.assert_lives();
 }

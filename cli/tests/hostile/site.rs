@@ -96,14 +96,15 @@ impl<'w> Site<'w> {
             .who(who)
             .spawn();
         let up = format!("{pid}");
-        wait_for("the container's default route", Duration::from_secs(5), || {
+        wait_for("the container's addresses", Duration::from_secs(5), || {
             assert_eq!(slirp.poll(), None, "{}", slirp.stderr());
             let shown = host
-                .cmd(["ip", "route", "show", "default"])
+                .cmd(["ip", "addr", "show", TAP])
                 .who(who)
                 .inside(pid)
-                .run();
-            shown.text().contains(TAP).then_some(())
+                .run()
+                .text();
+            (shown.contains("10.0.2.100") && shown.contains("inet6 fd00:")).then_some(())
         });
         let packet = wait_for("the packet process", Duration::from_secs(5), || {
             let all = world.processes();
