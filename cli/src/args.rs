@@ -88,6 +88,13 @@ pub(crate) enum Command {
     Stats(StatsArgs),
     /// Say what this host lacks and how to mend it; changes nothing
     Doctor(JsonArgs),
+    /// slirp4netns' command line, for container engines: see `pontoon slirp4netns --help`
+    #[command(name = crate::compat::slirp4netns::NAME, disable_help_flag = true)]
+    Slirp4netns {
+        /// slirp4netns' options and target
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARG")]
+        arguments: Vec<OsString>,
+    },
     /// What `doctor` starts in namespaces of its own
     #[command(name = crate::commands::doctor::trial::NAME, hide = true)]
     Trial {

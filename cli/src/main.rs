@@ -77,6 +77,9 @@ fn misused(error: &clap::Error) -> ExitCode {
 }
 
 fn dispatch(command: &Command) -> ExitCode {
+    if let Command::Slirp4netns { arguments } = command {
+        return compat::subcommand(arguments);
+    }
     // `run` first forks a process with another standard error.
     if !matches!(command, Command::Run(_)) {
         log();
@@ -97,7 +100,7 @@ fn dispatch(command: &Command) -> ExitCode {
 /// The commands that ask running networks, and `doctor`.
 fn ask(command: &Command) -> Result<ExitCode> {
     match command {
-        Command::Run(_) => unreachable!("it is not asked"),
+        Command::Run(_) | Command::Slirp4netns { .. } => unreachable!("they are not asked"),
         Command::Ps(args) => commands::ps::ps(args),
         Command::Network(command) => return commands::network::network(command),
         Command::Publish(args) => commands::publish::publish(args),

@@ -160,7 +160,8 @@ impl Hostile {
     }
 }
 
-fn run(steps: Vec<Step>, capacity: usize, reach: Option<u32>) {
+/// A connection, open, to a host that takes so much and lets so much be looked at.
+fn open(capacity: usize, reach: Option<u32>) -> Hostile {
     let mut h = Hostile {
         w: World::plain(),
         seq: 1000,
@@ -172,6 +173,41 @@ fn run(steps: Vec<Step>, capacity: usize, reach: Option<u32>) {
     let (seq, ack) = (h.seq, h.ack);
     h.segment(seq, ack, 0x10, 0xffff, 0, None);
     assert_eq!(h.w.gateway.flow_counts().get("tcp/established"), Some(&1));
+    h
+}
+
+/// Segments that overtake others are lost to nobody: all is acknowledged as soon as the last gap is filled, though nothing
+/// was sent twice. That is so for a FIN as well.
+#[test]
+fn segments_that_swap_places_are_put_in_order() {
+    for order in [[1, 0, 2], [2, 1, 0], [1, 2, 0], [2, 0, 1]] {
+        let mut h = open(300_000, None);
+        let (seq, ack) = (h.seq, h.ack);
+        for n in order {
+            let flags = if n == 2 { 0x11 } else { 0x10 };
+            let len = if n == 2 { 100 } else { 20_000 };
+            h.segment(seq.wrapping_add(n * 20_000), ack, flags, 0xffff, len, None);
+        }
+        let far = h.far().expect("a connection");
+        assert_eq!(far.take(usize::MAX).len(), 40_100, "{order:?}");
+        h.pass(Duration::from_millis(5));
+        assert_eq!(h.seq, seq.wrapping_add(40_101), "{order:?}");
+    }
+}
+
+/// What does not fit the window is not kept: the window is what was promised to be taken.
+#[test]
+fn nothing_beyond_the_window_is_kept() {
+    let mut h = open(30_000, None);
+    let (seq, ack) = (h.seq, h.ack);
+    h.segment(seq.wrapping_add(10_000), ack, 0x10, 0xffff, 60_000, None);
+    h.segment(seq, ack, 0x10, 0xffff, 10_000, None);
+    h.pass(Duration::from_millis(5));
+    assert_eq!(h.seq, seq.wrapping_add(10_000));
+}
+
+fn run(steps: Vec<Step>, capacity: usize, reach: Option<u32>) {
+    let mut h = open(capacity, reach);
     for step in steps {
         match step {
             Step::Segment {

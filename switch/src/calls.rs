@@ -69,17 +69,22 @@ pub struct Arg {
     /// The bits that are looked at.
     pub mask: u32,
     /// What they must be.
-    pub value: u32,
+    pub value: Value,
+}
+
+/// What an argument is compared with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Value {
+    /// This number.
+    Number(u32),
+    /// The number of the process that is confined.
+    OwnProcess,
 }
 
 impl Arg {
     /// Argument `index` is `value`.
     pub const fn is(index: u8, value: u32) -> Self {
-        Self {
-            index,
-            mask: u32::MAX,
-            value,
-        }
+        Self::masked(index, u32::MAX, value)
     }
 
     /// None of `bits` is set in argument `index`.
@@ -89,6 +94,19 @@ impl Arg {
 
     /// The bits `mask` of argument `index` are `value`.
     pub const fn masked(index: u8, mask: u32, value: u32) -> Self {
-        Self { index, mask, value }
+        Self {
+            index,
+            mask,
+            value: Value::Number(value),
+        }
+    }
+
+    /// Argument `index` names the process itself.
+    pub const fn own_process(index: u8) -> Self {
+        Self {
+            index,
+            mask: u32::MAX,
+            value: Value::OwnProcess,
+        }
     }
 }

@@ -301,6 +301,10 @@ impl<'w> Bench<'w, '_> {
                             format!("{why}; it {}", r.last_words())
                         }
                     });
+                    // One that hangs may spin, and would be in the way of all that follow.
+                    if outcome.is_err() {
+                        *slot = None;
+                    }
                     self.add(row, peer, round, outcome);
                 }
             }
@@ -317,7 +321,9 @@ impl<'w> Bench<'w, '_> {
                 }
                 let (world, pace) = (self.world, self.pace);
                 let outcome = if row.work == Work::Ready {
-                    guarded(|| measure::ready(world, peer))
+                    guarded(|| measure::ready(world, peer, peer.ready))
+                } else if row.work == Work::ReadyRun {
+                    guarded(|| measure::ready(world, peer, peer.ready_run))
                 } else {
                     self.start(peer, row.mtu, false)
                         .and_then(|mut r| guarded(|| measure::measure(row, &mut r, pace)))

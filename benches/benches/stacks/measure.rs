@@ -76,7 +76,7 @@ pub(crate) fn measure(row: &Row, running: &mut Running<'_>, pace: Pace) -> Resul
         Work::Idle => idle(running, pace),
         Work::RrWithIdle => beside_idle(running, pace),
         Work::Resident => resident(running, pace),
-        Work::Ready => bail!("is measured without a running stack"),
+        Work::Ready | Work::ReadyRun => bail!("is measured without a running stack"),
     }
 }
 
@@ -419,9 +419,9 @@ fn drops(running: &Running<'_>) -> Result<BTreeMap<String, f64>> {
     Ok(all)
 }
 
-/// Starts a stack again and again: see [`Work::Ready`].
-pub(crate) fn ready(world: &World, peer: &Peer) -> Result<Outcome> {
-    let mut cmd = world.host().cmd(["lab-load"]).args(peer.ready).who(Who::User);
+/// Starts a stack again and again, as `how` says: see [`Work::Ready`] and [`Work::ReadyRun`].
+pub(crate) fn ready(world: &World, peer: &Peer, how: &[&str]) -> Result<Outcome> {
+    let mut cmd = world.host().cmd(["lab-load"]).args(how).who(Who::User);
     if peer.fallback() {
         cmd = cmd.env("PONTOON_FALLBACK", "all");
     }

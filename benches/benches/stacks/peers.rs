@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use pontoon_fixtures::lab::{Cmd, PATH, Proc, Who, World, wait_for};
+use pontoon_fixtures::lab::{Bare, Cmd, PATH, Proc, Who, World};
 
 use crate::net;
 use crate::process::{self, Pids, Program};
@@ -38,8 +38,10 @@ pub(crate) struct Peer {
     /// In which rows it can take part.
     pub(crate) can: Can,
     start: for<'w> fn(&'w World, Plan) -> Result<Running<'w>>,
-    /// How its start is measured: what `lab-load` is told.
+    /// How its start is measured, for a namespace that is there and with one of its own: what `lab-load` is told, if it can
+    /// be started so.
     pub(crate) ready: &'static [&'static str],
+    pub(crate) ready_run: &'static [&'static str],
 }
 
 /// What to start.
@@ -65,6 +67,18 @@ pub(crate) enum Can {
     OnlyBulk,
 }
 
+/// How Pontoon's `slirp4netns` is timed.
+const READY: &[&str] = &[
+    "ready-fd",
+    "20",
+    "pontoon",
+    "slirp4netns",
+    "--configure",
+    "--ready-fd=0",
+    "{pid}",
+    "tap0",
+];
+
 /// All columns, Pontoon first. `before` is there only if `--before PATH` names another Pontoon.
 pub(crate) const PEERS: &[Peer] = &[
     Peer {
@@ -73,7 +87,8 @@ pub(crate) const PEERS: &[Peer] = &[
         programs: &["pontoon"],
         can: Can::All,
         start: |world, plan| pontoon(world, plan, "pontoon", false),
-        ready: &["ready", "20", "pontoon", "run", "--", "lab-load", "now"],
+        ready: READY,
+        ready_run: &["ready", "20", "pontoon", "run", "--", "lab-load", "now"],
     },
     Peer {
         name: "before",
@@ -81,7 +96,8 @@ pub(crate) const PEERS: &[Peer] = &[
         programs: &["pontoon-before"],
         can: Can::All,
         start: |world, plan| pontoon(world, plan, "pontoon-before", false),
-        ready: &["ready", "20", "pontoon-before", "run", "--", "lab-load", "now"],
+        ready: &[],
+        ready_run: &["ready", "20", "pontoon-before", "run", "--", "lab-load", "now"],
     },
     Peer {
         name: "fallback",
@@ -89,7 +105,8 @@ pub(crate) const PEERS: &[Peer] = &[
         programs: &["pontoon"],
         can: Can::All,
         start: |world, plan| pontoon(world, plan, "pontoon", true),
-        ready: &["ready", "20", "pontoon", "run", "--", "lab-load", "now"],
+        ready: READY,
+        ready_run: &["ready", "20", "pontoon", "run", "--", "lab-load", "now"],
     },
     Peer {
         name: "slirp4netns",
@@ -106,6 +123,7 @@ pub(crate) const PEERS: &[Peer] = &[
             "{pid}",
             "tap0",
         ],
+        ready_run: &[],
     },
     Peer {
         name: "pasta",
@@ -113,7 +131,8 @@ pub(crate) const PEERS: &[Peer] = &[
         programs: &["pasta", "pasta.avx2", "passt", "passt.avx2"],
         can: Can::NoNeighbours,
         start: pasta,
-        ready: &[
+        ready: &[],
+        ready_run: &[
             "ready",
             "20",
             "pasta",
@@ -139,6 +158,7 @@ pub(crate) const PEERS: &[Peer] = &[
         can: Can::All,
         start: kernel,
         ready: &[],
+        ready_run: &[],
     },
     Peer {
         name: "ovs",
@@ -147,6 +167,7 @@ pub(crate) const PEERS: &[Peer] = &[
         can: Can::OnlyNeighbours,
         start: |world, _| ovs::start(world, "ohost", false),
         ready: &[],
+        ready_run: &[],
     },
     Peer {
         name: "ovs-tso",
@@ -155,6 +176,7 @@ pub(crate) const PEERS: &[Peer] = &[
         can: Can::OnlyNeighbours,
         start: |world, _| ovs::start(world, "ohostt", true),
         ready: &[],
+        ready_run: &[],
     },
     Peer {
         name: "probe",
@@ -163,6 +185,7 @@ pub(crate) const PEERS: &[Peer] = &[
         can: Can::OnlyBulk,
         start: probe::start,
         ready: &[],
+        ready_run: &[],
     },
 ];
 
@@ -347,7 +370,7 @@ fn pontoon_run(
 }
 
 fn slirp4netns(world: &World, Plan { mtu, n, .. }: Plan) -> Result<Running<'_>> {
-    let (holder, pid) = namespace(world);
+    let Bare { holder, pid, .. } = Bare::start(world, Who::User);
     let api = format!("/tmp/slirp-{n}.sock");
     let _ = std::fs::remove_file(world.path(&api));
     let slirp = world
@@ -372,7 +395,7 @@ fn slirp4netns(world: &World, Plan { mtu, n, .. }: Plan) -> Result<Running<'_>> 
 }
 
 fn pasta(world: &World, Plan { mtu, n, .. }: Plan) -> Result<Running<'_>> {
-    let (holder, pid) = namespace(world);
+    let Bare { holder, pid, .. } = Bare::start(world, Who::User);
     let publish = format!("{}:9000,{}:5201", 11_000 + n, 10_000 + n);
     let pasta = world
         .host()
@@ -396,33 +419,6 @@ fn kernel(world: &World, plan: Plan) -> Result<Running<'_>> {
         bulk_port: net::KERNEL_BULK,
         ..new(world, Inside::Namespace(name), 0, Vec::new())
     })
-}
-
-/// A process of the ordinary user in namespaces of its own, as `Cmd::inside` enters them, and its number in the world.
-fn namespace(world: &World) -> (Proc, u32) {
-    let mut holder = world
-        .host()
-        .cmd([
-            "unshare",
-            "-Urn",
-            "--mount",
-            "--uts",
-            "--pid",
-            "--fork",
-            "--kill-child",
-            "sh",
-            "-c",
-            // Its number outside: /proc is still the world's.
-            "read -r pid rest < /proc/self/stat; echo pid $pid; exec sleep 100000",
-        ])
-        .who(Who::User)
-        .spawn();
-    holder.wait_for("pid ");
-    let said = wait_for("a pid", Duration::from_secs(5), || {
-        Some(holder.stdout()).filter(|s| s.ends_with('\n'))
-    });
-    let pid = said.trim().trim_start_matches("pid ").parse().expect("a pid");
-    (holder, pid)
 }
 
 /// Waits for a default route: the stack is up.

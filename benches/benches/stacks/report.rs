@@ -103,7 +103,8 @@ pub(crate) fn can(peer: &Peer, row: &Row) -> bool {
     }
     match row.work {
         Work::Neighbours => peer.can != Can::NoNeighbours,
-        Work::Ready => peer.can != Can::OnlyNeighbours && !peer.ready.is_empty(),
+        Work::Ready => !peer.ready.is_empty(),
+        Work::ReadyRun => !peer.ready_run.is_empty(),
         Work::Resident => peer.can != Can::OnlyNeighbours && stack,
         Work::Bulk { .. }
         | Work::TcpRr

@@ -40,10 +40,12 @@ pub(crate) enum Work {
     /// p50 in microseconds of `lab-load tcp-rr` beside [`IDLE_BESIDE`] idle connections; of a stack started afresh, and
     /// `lab-load tcp-rr` before there were any is what `ratio` compares with.
     RrWithIdle,
-    /// Milliseconds until a container has network, median of 20 starts. Pontoon and pasta: from the start of `pontoon run --
-    /// CMD` and `pasta --config-net -- CMD`, both of which make the namespaces too, until CMD runs and sees a default
-    /// route. slirp4netns: from its start for a namespace that is there already until it writes to `--ready-fd`.
+    /// Milliseconds from the start of `slirp4netns`, Pontoon's or its own, for a namespace that is there already until it
+    /// writes to `--ready-fd`; median of 20 starts.
     Ready,
+    /// Milliseconds from the start of `pontoon run -- CMD` and `pasta --config-net -- CMD`, both of which make the namespaces
+    /// too, until CMD runs and sees a default route; median of 20 starts.
+    ReadyRun,
     /// Megabytes resident in the largest of the stack's processes when it has nothing to do.
     Resident,
 }
@@ -139,6 +141,15 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         rounds: 1,
+        ..row(
+            "ready-run-ms",
+            "a command runs, in namespaces made for it",
+            "ms",
+            Work::ReadyRun,
+        )
+    },
+    Row {
+        rounds: 1,
         ..row("resident", "idle process, resident", "MB", Work::Resident)
     },
 ];
@@ -176,7 +187,10 @@ const fn quic(name: &'static str, title: &'static str, way: Way, offloads: bool)
 impl Row {
     /// True for figures of which more is better.
     pub(crate) fn more_is_better(&self) -> bool {
-        !matches!(self.work, Work::RrWithIdle | Work::Ready | Work::Resident)
+        !matches!(
+            self.work,
+            Work::RrWithIdle | Work::Ready | Work::ReadyRun | Work::Resident
+        )
     }
 
     /// What the CPU time of the stack is divided by: seconds for each GB, or microseconds for each transaction or datagram.
@@ -184,7 +198,7 @@ impl Row {
         match self.work {
             Work::Bulk { .. } | Work::Neighbours | Work::Quic { .. } => "s/GB",
             Work::TcpRr | Work::UdpRr | Work::Crr { .. } | Work::Steady | Work::Flood { .. } => "µs each",
-            Work::Idle | Work::RrWithIdle | Work::Ready | Work::Resident => "",
+            Work::Idle | Work::RrWithIdle | Work::Ready | Work::ReadyRun | Work::Resident => "",
         }
     }
 
@@ -192,7 +206,7 @@ impl Row {
     pub(crate) fn afresh(&self) -> bool {
         matches!(
             self.work,
-            Work::Idle | Work::RrWithIdle | Work::Ready | Work::Resident
+            Work::Idle | Work::RrWithIdle | Work::Ready | Work::ReadyRun | Work::Resident
         )
     }
 }

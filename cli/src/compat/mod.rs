@@ -15,12 +15,12 @@ pub(crate) fn run(arguments: &[OsString]) -> Option<ExitCode> {
     if Path::new(name).file_name() == Some(OsStr::new(slirp4netns::NAME)) {
         return Some(slirp4netns::main(name, rest));
     }
-    // `pontoon slirp4netns …`
+    // As a subcommand, without a look at all the others: its callers wait for it.
     let (command, rest) = rest.split_first()?;
-    (command == slirp4netns::NAME).then(|| {
-        let mut called = name.clone();
-        called.push(" ");
-        called.push(command);
-        slirp4netns::main(&called, rest)
-    })
+    (command == slirp4netns::NAME).then(|| subcommand(rest))
+}
+
+/// Does what `pontoon slirp4netns` does with `arguments`.
+pub(crate) fn subcommand(arguments: &[OsString]) -> ExitCode {
+    slirp4netns::main(OsStr::new("pontoon slirp4netns"), arguments)
 }

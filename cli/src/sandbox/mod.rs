@@ -92,7 +92,6 @@ pub(crate) enum Keep {
     /// `CAP_NET_BIND_SERVICE`: as far as the process has had it, it goes on binding low ports of the host.
     ///
     /// An ordinary user has it over the namespace made for the empty root only, where it is good for nothing but to be seen.
-    #[allow(dead_code, reason = "for the front ends that bind published ports themselves")]
     LowPorts,
 }
 
@@ -102,7 +101,6 @@ pub(crate) enum Inspection {
     /// Only root of the host: the process is not dumpable (`PR_SET_DUMPABLE`).
     Root,
     /// Other processes of its user as well, for callers that look at `/proc/PID/root`.
-    #[allow(dead_code, reason = "for the front ends whose callers look")]
     Owner,
 }
 
@@ -206,8 +204,6 @@ impl Sandbox {
             is_single_threaded().context("cannot count the threads")?,
             "the sandbox cannot close: there are threads already"
         );
-        // What takes a file to find out.
-        let filter = seccomp::Filter::compile(role).context("the lists of system calls make no filter")?;
         let had = capabilities::permitted()?;
         let root = outcome("an empty root", root, || root::exchange(role.keep))?;
         if capabilities == Part::Off {
@@ -217,7 +213,7 @@ impl Sandbox {
             capabilities::give_up(role.keep, role.inspection)
         })?;
         let landlock = outcome("Landlock", landlock, landlock::restrict)?;
-        let seccomp = outcome("seccomp", seccomp, || filter.install())?;
+        let seccomp = outcome("seccomp", seccomp, || seccomp::filter(role))?;
         Ok(Entered {
             capabilities,
             root,

@@ -124,9 +124,10 @@ const ENDING: &[Call] = &[
         "abort puts SIGABRT back, and a stack overflow SIGSEGV",
     ),
     Call::any(libc::SYS_rt_sigreturn, "a handler returns"),
-    Call::any(
+    Call::only(
         libc::SYS_tgkill,
-        "abort: SIGABRT to its own thread; Landlock keeps it from others' processes",
+        &[&[Arg::own_process(0)]],
+        "abort: SIGABRT to its own thread",
     ),
     Call::any(
         libc::SYS_restart_syscall,
@@ -134,8 +135,8 @@ const ENDING: &[Call] = &[
     ),
 ];
 
-/// What the C library and the runtime ask for in odd moments and can do without: the number of processors when memory is
-/// short of arenas, the program's own symbols for a backtrace.
+/// What the C library and the runtime ask for in odd moments and can do without: how memory is overcommitted, when an arena of
+/// a thread shrinks; the number of processors, when there are many arenas; the program's own symbols for a backtrace.
 const ASKED: &[Call] = &[
     Call::absent(
         libc::SYS_openat,

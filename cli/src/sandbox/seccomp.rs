@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
-use pontoon_switch::calls::{Answer, Arg, Call};
+use pontoon_switch::calls::{Answer, Arg, Call, Value};
 use pontoon_switch::sys::trap::name_forbidden_calls;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
@@ -37,6 +37,13 @@ pub(super) struct Filter {
 struct Leaf {
     first: u32,
     program: BpfProgram,
+}
+
+/// Filters the calls of this thread and those it starts.
+pub(super) fn filter(role: &Role) -> Result<()> {
+    Filter::compile(role)
+        .context("the lists of system calls make no filter")?
+        .install()
 }
 
 impl Filter {
@@ -158,7 +165,11 @@ fn condition(arg: &Arg) -> Result<SeccompCondition, seccompiler::BackendError> {
     } else {
         SeccompCmpOp::MaskedEq(arg.mask.into())
     };
-    SeccompCondition::new(arg.index, SeccompCmpArgLen::Dword, compare, arg.value.into())
+    let value = match arg.value {
+        Value::Number(value) => value,
+        Value::OwnProcess => std::process::id(),
+    };
+    SeccompCondition::new(arg.index, SeccompCmpArgLen::Dword, compare, value.into())
 }
 
 #[cfg(test)]
@@ -222,6 +233,7 @@ mod tests {
             Call::absent(6, &[], ANY),
             Call::absent(7, &[&[Arg::is(1, 1)]], ANY),
             Call::any(8, ANY),
+            Call::only(9, &[&[Arg::own_process(0)]], ANY),
             Call::any(10, ANY),
             Call::any(11, ANY),
             Call::any(12, ANY),
@@ -249,6 +261,9 @@ mod tests {
             ([0, 0, 4, 0, 0, 1], allow),
         ] {
             assert_eq!(answer(&program, 5, args), expected, "{args:?}");
+        }
+        for (pid, expected) in [(std::process::id(), allow), (std::process::id() + 1, kill)] {
+            assert_eq!(answer(&program, 9, [pid, 0, 0, 0, 0, 0]), expected);
         }
         assert_eq!(answer(&program, 7, [0, 1, 0, 0, 0, 0]), absent);
         assert_eq!(answer(&program, 7, [0, 2, 0, 0, 0, 0]), kill);

@@ -2,7 +2,8 @@
 //! does something that is forbidden.
 
 use std::io::Write;
-use std::os::unix::net::UnixDatagram;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus, Stdio};
 
@@ -42,6 +43,8 @@ pub(crate) enum Attempt {
     MakeFile,
     /// A Unix socket.
     UnixSocket,
+    /// A Unix socket without a path, which this process has made before it was confined.
+    AbstractSocket,
     /// A packet of any kind on the wire.
     RawSocket,
     /// Another program.
@@ -84,6 +87,9 @@ pub(crate) fn main(args: &TrialArgs) -> Result<()> {
         ),
         _ => None,
     };
+    let name = format!("pontoon-trial-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(name)?;
+    let _listener = UnixListener::bind_addr(&address)?;
     let entered = Sandbox::from_options(&args.sandbox.options()).enter(&packet::ROLE)?;
     let mut out = std::io::stdout();
     writeln!(out, "{}", serde_json::to_string(&entered)?)?;
@@ -98,6 +104,7 @@ pub(crate) fn main(args: &TrialArgs) -> Result<()> {
         Attempt::ReadFile => drop(std::fs::File::open("/etc/passwd")?),
         Attempt::MakeFile => drop(std::fs::File::create("/run/made")?),
         Attempt::UnixSocket => drop(UnixDatagram::unbound()?),
+        Attempt::AbstractSocket => drop(UnixStream::connect_addr(&address)?),
         Attempt::RawSocket => drop(Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4))?),
         Attempt::Execute => drop(Command::new("/bin/true").status()?),
         Attempt::Signal => {

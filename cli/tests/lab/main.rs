@@ -35,6 +35,7 @@ mod lifecycle;
 mod publish;
 mod run;
 mod sandbox;
+mod slirp4netns;
 mod tcp;
 mod udp;
 

@@ -96,8 +96,8 @@ each_user! {
             let listed = root_of(world, pid);
             assert_eq!(listed == ["etc", "run"], root, "{switch}: {listed:?}");
             assert_eq!(listed.contains(&"usr".to_owned()), !root, "{switch}: {listed:?}");
-            let nnp = if switch == "--no-sandbox" { "0" } else { "1" };
-            assert_eq!(is["NoNewPrivs"], nnp, "{switch}");
+            // The front has given them up before.
+            assert_eq!(is["NoNewPrivs"], "1", "{switch}");
             c.run(["ping", "-n", "-c1", "-W2", "198.51.100.10"]);
             c.end();
         }
@@ -125,7 +125,7 @@ each_user! {
         for what in ["nothing", "thread"] {
             assert!(attempt(world, who, what, &[]).success(), "{what}");
         }
-        for what in ["make-file", "unix-socket", "raw-socket", "execute", "signal", "control"] {
+        for what in ["make-file", "unix-socket", "abstract-socket", "raw-socket", "execute", "signal", "control"] {
             let done = attempt(world, who, what, &[]);
             assert!(killed(&done), "{what}: {done}");
             let named = world.host().cmd(["pontoon", "__sandbox", what]).env("PONTOON_SECCOMP", "trap").who(who).run();
@@ -159,6 +159,10 @@ each_user! {
         assert!(landlock.errors().contains("Permission denied"), "{landlock}");
         let landlock = attempt(world, who, "signal", &only("--no-landlock"));
         assert!(landlock.errors().contains("not permitted"), "{landlock}");
+        let landlock = attempt(world, who, "abstract-socket", &only("--no-landlock"));
+        assert!(landlock.errors().contains("not permitted"), "{landlock}");
+        let root = attempt(world, who, "abstract-socket", &only("--no-empty-root"));
+        assert!(root.success(), "the root alone does not hide these: {root}");
         let capabilities = attempt(world, who, "raw-socket", &only("--keep-capabilities"));
         assert!(capabilities.errors().contains("not permitted"), "{capabilities}");
         let seccomp = attempt(world, who, "unix-socket", &only("--no-seccomp"));

@@ -390,7 +390,16 @@ impl<H: TcpHost> Relay<H> {
             return true;
         }
         if seg.seq.after(conn.rcv_nxt) {
-            // A gap. Nothing is kept: the duplicate acknowledgement asks for what is missing.
+            // A gap. What is within the window may only have overtaken the rest; the duplicate acknowledgement asks for what
+            // is missing.
+            let end = seg.seq.plus(seg.len as u32);
+            if conn.recv == Recv::Open && !end.after(conn.rcv_edge) {
+                let port = cx.flows.get(conn.flow).map(Entry::container);
+                let data = &frame.bytes()[seg.data..seg.data + seg.len];
+                if let Some(port) = port {
+                    self.reorder.keep(key, port, seg.seq, data, seg.flags.fin);
+                }
+            }
             self.acknowledge(cx, key);
             return true;
         }
@@ -401,8 +410,32 @@ impl<H: TcpHost> Relay<H> {
             return true;
         }
         let data = &frame.bytes()[seg.data + old..seg.data + seg.len];
+        let mut taken = self.deliver(cx, key, data, seg.flags.fin);
+        while !self.reorder.is_empty()
+            && taken == Taken::All
+            && let Some(next) = self.conns.get(key).map(|c| c.rcv_nxt)
+            && let Some(held) = self.reorder.next(key, next)
+        {
+            let old = next.since(held.seq) as usize;
+            taken = self.deliver(cx, key, &held.data[old.min(held.data.len())..], held.fin);
+        }
+        match taken {
+            Taken::All => self.owe_ack(cx.now, key),
+            // At once, so that the container learns of the narrower window now and not by its timer.
+            Taken::Short => self.acknowledge(cx, key),
+            Taken::Gone => {}
+        }
+        taken != Taken::Gone
+    }
+
+    /// Hands data that are next to the host, and the end of the stream if it is behind them.
+    #[inline]
+    fn deliver(&mut self, cx: &mut Cx<'_, H>, key: Key, data: &[u8], fin: bool) -> Taken {
+        let Some(conn) = self.conns.get_mut(key) else {
+            return Taken::Gone;
+        };
         let Some(socket) = conn.socket.as_mut() else {
-            return false;
+            return Taken::Gone;
         };
         conn.roomy = false;
         if data.len() >= usize::from(conn.mss) {
@@ -417,19 +450,17 @@ impl<H: TcpHost> Relay<H> {
                 Err(_) => {
                     conn.rcv_nxt = conn.rcv_nxt.plus(taken as u32);
                     self.abort(cx, key);
-                    return false;
+                    return Taken::Gone;
                 }
             }
         }
         conn.rcv_nxt = conn.rcv_nxt.plus(taken as u32);
         if taken < data.len() {
-            // At once, so that the container learns of the narrower window now and not by its timer.
             conn.window_closed = true;
             conn.short = true;
-            self.acknowledge(cx, key);
-            return true;
+            return Taken::Short;
         }
-        if seg.flags.fin {
+        if fin {
             conn.rcv_nxt = conn.rcv_nxt.plus(1);
             conn.recv = Recv::Shut;
             // Where the host's stream has ended too, the socket is about to be closed, which says the same.
@@ -441,8 +472,7 @@ impl<H: TcpHost> Relay<H> {
             }
             self.note_state(cx, key);
         }
-        self.owe_ack(cx.now, key);
-        true
+        Taken::All
     }
 
     /// A segment to a connection that is over.
@@ -497,6 +527,17 @@ impl<H: TcpHost> Relay<H> {
         conn.timer = None;
         self.note_state(cx, key);
     }
+}
+
+/// What became of data for the host.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Taken {
+    /// It has all of them.
+    All,
+    /// It did not take all: the container is to send the rest again.
+    Short,
+    /// The connection is gone.
+    Gone,
 }
 
 /// Takes MSS and window scale from the container's SYN.

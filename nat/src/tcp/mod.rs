@@ -2,12 +2,12 @@
 //!
 //! # Theory of operation
 //!
-//! The relay holds no data: the kernel's socket buffers are the only buffers.
+//! The relay holds no data, but for a few segments out of order: the kernel's socket buffers are the only buffers.
 //!
 //! *Container to host.* A segment in order goes from the frame straight to `send`. What the socket takes is
 //! acknowledged; what it does not take is not, and the container sends it again. The window advertised follows the
-//! socket's free space, so that it takes nearly everything. Nothing out of order is kept: a gap is answered by a duplicate
-//! acknowledgement at once. Acknowledgements of data in order coalesce over a batch of frames ([`Relay::flush`]); that of
+//! socket's free space, so that it takes nearly everything. A gap is answered by a duplicate acknowledgement at once; of what
+//! comes behind it a little is kept, as it may only have overtaken the rest ([`reorder`]). Acknowledgements of data in order coalesce over a batch of frames ([`Relay::flush`]); that of
 //! less than two segments, or of a FIN, waits a moment for what the host has to say, which carries it.
 //!
 //! *Host to container.* Bytes are peeked at, at an offset, into the frame buffer behind ready-made headers, and sent as one
@@ -32,6 +32,7 @@ mod conn;
 mod input;
 mod listen;
 mod output;
+mod reorder;
 mod segment;
 mod seq;
 mod timer;
@@ -53,6 +54,7 @@ use crate::slab::{Key, Slab};
 
 use conn::{AckDue, Conn, Phase, Send};
 use listen::Listener;
+use reorder::Reorder;
 use segment::{Draft, Flags, Segment};
 use seq::Seq;
 
@@ -79,6 +81,7 @@ pub struct Relay<H: TcpHost> {
     due: Vec<Key>,
     /// Those that owe one by then, in the order of that.
     later: VecDeque<(Instant, Key)>,
+    reorder: Reorder,
     secret: (u64, u64),
 }
 
@@ -92,6 +95,7 @@ impl<H: TcpHost> Relay<H> {
             timers: BTreeSet::new(),
             due: Vec::new(),
             later: VecDeque::new(),
+            reorder: Reorder::default(),
             secret,
         }
     }
@@ -322,6 +326,7 @@ impl<H: TcpHost> Relay<H> {
     /// Takes the connection out, and its timer out of the queue.
     fn take(&mut self, key: Key) -> Option<Conn<H::Tcp>> {
         let conn = self.conns.remove(key)?;
+        self.reorder.forget(key);
         if let Some(at) = conn.queued {
             self.timers.remove(&(at, key.index, key.generation));
         }

@@ -15,6 +15,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use crate::fdsock::FdSocket;
 use crate::resolv::ResolvConf;
 use crate::resolv_watch::ResolvWatch;
+use crate::sandbox::{Inspection, Keep, Part, Role, Sandbox, SandboxOptions};
 
 /// Whether the host's resolv.conf means anything.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,6 +25,13 @@ pub(super) enum Resolvers {
     /// Nobody asks.
     Unused,
 }
+
+/// It has files to look at, and no need for privilege.
+const ROLE: Role = Role {
+    keep: Keep::Nothing,
+    inspection: Inspection::Root,
+    calls: &[],
+};
 
 /// A socket's file, as it was made.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -77,7 +85,14 @@ pub(super) fn start(resolvers: Resolvers, api: Option<&SocketFile>) -> Result<Fd
 /// Watches until the line closes.
 fn keep(line: &FdSocket, resolvers: Resolvers) -> Result<()> {
     rustix::process::setsid().ok();
-    rustix::thread::set_no_new_privs(true)?;
+    // The host's files are there for everybody to read, and the socket's file is our own.
+    let _ = Sandbox::from_options(&SandboxOptions {
+        capabilities: Part::BestEffort,
+        root: Part::Off,
+        landlock: Part::Off,
+        seccomp: Part::Off,
+    })
+    .enter(&ROLE)?;
     std::env::set_current_dir("/")?;
     let mut watch = match resolvers {
         Resolvers::Told => Some(ResolvWatch::new()),

@@ -58,7 +58,7 @@ use options::Options;
 use target::Wire;
 
 /// What the program is called by.
-pub(super) const NAME: &str = "slirp4netns";
+pub(crate) const NAME: &str = "slirp4netns";
 
 /// The least MTU that a gateway has (RFC 791).
 const LEAST_MTU: u16 = 68;
@@ -106,6 +106,10 @@ fn run(options: &Options) -> Result<()> {
     // Whatever else a caller has left open leads out of the sandbox.
     close_inherited(&given.into_iter().flatten().collect::<Vec<_>>())
         .context("cannot close what was inherited")?;
+    // Before their numbers can be those of others.
+    let exit = options.exit_fd.map(exit_descriptor);
+    let ready = options.ready_fd.map(inherited).transpose();
+    let ready = ready.context("the ready descriptor cannot be used")?;
     raise_open_files();
     let outbound = outbound(options)?;
     // First, as it takes the longest.
@@ -128,9 +132,6 @@ fn run(options: &Options) -> Result<()> {
         },
         raw,
     )?;
-    let exit = options.exit_fd.and_then(exit_descriptor);
-    let ready = options.ready_fd.map(inherited).transpose();
-    let ready = ready.context("the ready descriptor cannot be used")?;
     let port = wire.port(options.mtu)?;
     // Closed when the worker's events end, and written to when the wire is gone.
     let (ended, events) = pipe_with(PipeFlags::CLOEXEC)?;
@@ -180,8 +181,8 @@ fn inherited(number: i32) -> Result<OwnedFd> {
 }
 
 /// The descriptor whose hang-up is the end. One that is not open has hung up.
-fn exit_descriptor(number: i32) -> Option<Exit> {
-    Some(inherited(number).map_or(Exit::Now, Exit::When))
+fn exit_descriptor(number: i32) -> Exit {
+    inherited(number).map_or(Exit::Now, Exit::When)
 }
 
 /// When it is over.

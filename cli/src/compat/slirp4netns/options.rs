@@ -32,7 +32,6 @@ const RECOMMENDED: u32 = 100;
 #[command(
     override_usage = "slirp4netns [OPTION]... PID|PATH|FD [TAPNAME]",
     infer_long_args = true,
-    allow_negative_numbers = true,
     args_override_self = true,
     disable_version_flag = true,
     after_help = "\
@@ -46,15 +45,15 @@ struct Cli {
     configure: bool,
 
     /// End when this descriptor hangs up
-    #[arg(short, long, value_name = "FD", value_parser = exit_fd)]
+    #[arg(short, long, value_name = "FD", value_parser = exit_fd, allow_negative_numbers = true)]
     exit_fd: Option<i32>,
 
     /// Write to this descriptor when the network is ready
-    #[arg(short, long, value_name = "FD", value_parser = ready_fd)]
+    #[arg(short, long, value_name = "FD", value_parser = ready_fd, allow_negative_numbers = true)]
     ready_fd: Option<i32>,
 
     /// MTU of the interface, at most 65521
-    #[arg(short, long, value_name = "MTU", default_value = "1500", value_parser = mtu)]
+    #[arg(short, long, value_name = "MTU", default_value = "1500", value_parser = mtu, allow_negative_numbers = true)]
     mtu: u16,
 
     /// Give IPv6, too: fd00::/64 by router advertisement
@@ -492,10 +491,15 @@ mod tests {
 
     #[test]
     fn options_may_be_short_joined_repeated_and_after_the_words() {
-        let o = options("4711 tap0 -c -c -r3 --mt 1400 --mtu=1300 --no-host-loopback --create-sandbox")
+        let o = options("4711 tap0 -c -6 -c -r3 --mt 1400 --mtu=1300 --no-host-loopback --create-sandbox")
             .expect("parse");
         assert!(
-            o.configure && !o.host_loopback && o.sandbox_required && o.ready_fd == Some(3) && o.mtu == 1300
+            o.net6.is_some()
+                && o.configure
+                && !o.host_loopback
+                && o.sandbox_required
+                && o.ready_fd == Some(3)
+                && o.mtu == 1300
         );
         assert!(options("4711 tap0 and more words").is_ok());
         assert_eq!(
