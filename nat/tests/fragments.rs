@@ -152,6 +152,49 @@ fn rfc4787_req14a_a_flood_of_first_fragments_is_bounded_by_source() {
     assert_eq!(w.sent().data, data);
 }
 
+/// Whoever sent what is lost is told by its port's counter: the source at its bound, the one that has most when all are at
+/// theirs, and the one whose last pieces never came, without the first of them, too.
+#[test]
+fn what_is_lost_is_counted_at_the_port_that_sent_it() {
+    let lost = |w: &Wire| [Some(A), Some(B), None].map(|port| w.dropped_at(port, DropReason::Reassembly));
+    // 65 of A's from one source.
+    let mut w = Wire::plain();
+    for ident in 0..65 {
+        w.send(A, datagram(FAR, 3000, ident, 1500).1.swap_remove(0));
+    }
+    assert_eq!(lost(&w), [1, 0, 0]);
+    // 4 MiB are full of A's pieces, of two sources so that none is at its own bound; B's one more makes A lose.
+    let mut w = Wire::plain();
+    w.send(B, datagram_of(B, FAR, 60_000, 1).swap_remove(0));
+    for ident in 0..60 {
+        for far in [FAR, FAR6] {
+            let mut pieces = datagram_of(A, far, 60_000, ident);
+            pieces.pop();
+            for mut piece in pieces {
+                if far == FAR6 {
+                    // The identification, which is the same in all that `fragment` makes.
+                    piece[58..62].copy_from_slice(&u32::from(ident).to_be_bytes());
+                }
+                w.send(A, piece);
+            }
+        }
+    }
+    let [a, b, gateway] = lost(&w);
+    assert!(a > 0 && (b, gateway) == (0, 0), "{:?}", lost(&w));
+    w.send(B, datagram_of(B, FAR, 60_000, 2).swap_remove(1));
+    assert_eq!(lost(&w)[1..], [0, 0]);
+    w.pass(Duration::from_secs(61));
+    assert_eq!(lost(&w)[1..], [2, 0]);
+}
+
+/// The pieces of a datagram of `port`'s.
+fn datagram_of(port: pontoon_switch::PortId, far: &str, len: usize, ident: u16) -> Vec<Vec<u8>> {
+    fragment(
+        &Wire::from(port, far).ident(ident).udp(5000, 4000, &vec![7; len]),
+        1500,
+    )
+}
+
 #[test]
 fn impossible_fragments_are_refused() {
     let mut w = Wire::plain();

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use pontoon_switch::frame::HEADROOM;
-use pontoon_switch::{Checksum, DropReason, Frame, Instant, Offload};
+use pontoon_switch::{Checksum, DropReason, Frame, Instant, Offload, PortId};
 use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv6Packet};
 
 use crate::cx::Cx;
@@ -36,6 +36,8 @@ struct Key {
 struct Pending {
     /// Number of this datagram, which tells its place in the queue from that of a later one with the same key.
     serial: u64,
+    /// Where its first piece to arrive came from: what is lost of it is counted there.
+    ingress: PortId,
     /// Offset in bytes and data, sorted, without overlaps.
     pieces: Vec<(u32, Box<[u8]>)>,
     /// Length of the whole, once the last piece is there.
@@ -122,12 +124,14 @@ impl Reassembler {
         };
         if !self.pending.contains_key(&key) {
             self.make_room(cx, packet.src);
-            self.begin(cx.now, key);
+            self.begin(cx.now, key, packet.ingress);
         }
         match self.add(key, packet, fragment, frame) {
             Added::More => {
-                while self.bytes > TOTAL_BYTES && self.evict_oldest(None) {
-                    cx.drop(packet.ingress, DropReason::Reassembly);
+                while self.bytes > TOTAL_BYTES
+                    && let Some(evicted) = self.evict_oldest(None)
+                {
+                    cx.drop(evicted.ingress, DropReason::Reassembly);
                 }
                 None
             }
@@ -147,8 +151,7 @@ impl Reassembler {
             let Some(pending) = self.remove(&key) else {
                 continue;
             };
-            let ingress = pending.first.as_ref().map(|(p, _)| p.ingress);
-            cx.out.drop(ingress, DropReason::Reassembly);
+            cx.drop(pending.ingress, DropReason::Reassembly);
             if let (Some((_, headers)), Some((0, data))) = (&pending.first, pending.pieces.first()) {
                 let mut quoted = headers[ETHERNET..].to_vec();
                 quoted.extend_from_slice(&data[..data.len().min(1232)]);
@@ -184,7 +187,7 @@ impl Reassembler {
         self.pending.is_empty()
     }
 
-    fn begin(&mut self, now: Instant, key: Key) {
+    fn begin(&mut self, now: Instant, key: Key, ingress: PortId) {
         self.serial += 1;
         let queue = if key.src.is_ipv4() {
             &mut self.queue_v4
@@ -196,6 +199,7 @@ impl Reassembler {
         self.bytes += OVERHEAD;
         let pending = Pending {
             serial: self.serial,
+            ingress,
             pieces: Vec::new(),
             total: None,
             have: 0,
@@ -217,34 +221,34 @@ impl Reassembler {
     }
 
     fn make_room<H>(&mut self, cx: &mut Cx<'_, H>, source: IpAddr) {
-        if self.by_source.get(&source).is_some_and(|&n| n >= PER_SOURCE) && self.evict_oldest(Some(source)) {
-            cx.out.drop(None, DropReason::Reassembly);
+        if self.by_source.get(&source).is_some_and(|&n| n >= PER_SOURCE)
+            && let Some(evicted) = self.evict_oldest(Some(source))
+        {
+            cx.drop(evicted.ingress, DropReason::Reassembly);
         }
-        if self.pending.len() >= TOTAL && self.evict_oldest(None) {
-            cx.out.drop(None, DropReason::Reassembly);
+        if self.pending.len() >= TOTAL
+            && let Some(evicted) = self.evict_oldest(None)
+        {
+            cx.drop(evicted.ingress, DropReason::Reassembly);
         }
     }
 
-    /// Ends the oldest datagram of `source`; of the source that has most, if `None`.
-    fn evict_oldest(&mut self, source: Option<IpAddr>) -> bool {
+    /// Ends the oldest datagram of `source`, of the source that has most if `None`, and returns it.
+    fn evict_oldest(&mut self, source: Option<IpAddr>) -> Option<Pending> {
         let greediest = || {
             self.by_source
                 .iter()
                 .max_by_key(|&(_, &n)| n)
                 .map(|(&source, _)| source)
         };
-        let Some(source) = source.or_else(greediest) else {
-            return false;
-        };
+        let source = source.or_else(greediest)?;
         let oldest = self
             .pending
             .iter()
             .filter(|(k, _)| k.src == source)
             .min_by_key(|(_, p)| p.serial);
-        let Some(key) = oldest.map(|(&k, _)| k) else {
-            return false;
-        };
-        self.remove(&key).is_some()
+        let key = oldest.map(|(&k, _)| k)?;
+        self.remove(&key)
     }
 
     fn remove(&mut self, key: &Key) -> Option<Pending> {

@@ -57,7 +57,7 @@ pub fn config() -> Config {
 #[derive(Debug, Default)]
 struct Recorder {
     frames: Vec<(Vec<u8>, Offload)>,
-    drops: HashMap<DropReason, u64>,
+    drops: HashMap<(Option<PortId>, DropReason), u64>,
 }
 
 impl Out for Recorder {
@@ -65,8 +65,8 @@ impl Out for Recorder {
         self.frames.push((frame.bytes().to_vec(), frame.offload));
     }
 
-    fn drop(&mut self, _ingress: Option<PortId>, reason: DropReason) {
-        *self.drops.entry(reason).or_default() += 1;
+    fn drop(&mut self, ingress: Option<PortId>, reason: DropReason) {
+        *self.drops.entry((ingress, reason)).or_default() += 1;
     }
 }
 
@@ -227,8 +227,15 @@ impl Wire {
         self.settle()
     }
 
+    /// Drops for `reason`, wherever they were counted.
     pub fn dropped(&self, reason: DropReason) -> u64 {
-        self.out.drops.get(&reason).copied().unwrap_or(0)
+        let all = self.out.drops.iter().filter(|((_, r), _)| *r == reason);
+        all.map(|(_, n)| n).sum()
+    }
+
+    /// Drops for `reason` that were counted at `port`; at the gateway itself, if `None`.
+    pub fn dropped_at(&self, port: Option<PortId>, reason: DropReason) -> u64 {
+        self.out.drops.get(&(port, reason)).copied().unwrap_or(0)
     }
 }
 
