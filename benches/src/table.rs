@@ -28,6 +28,7 @@ pub fn flow(n: u32) -> NewFlow {
         outbound: true,
         state: State::Established,
         data: n,
+        shares_socket: false,
     }
 }
 

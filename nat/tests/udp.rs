@@ -533,6 +533,91 @@ fn a_container_at_its_share_of_sockets_loses_what_was_never_answered() {
     assert_eq!(w.sent().data, b"x", "room was made for it");
 }
 
+/// One port of A's that talks to ever new destinations, as far as its flows go and beyond: it loses those of its own that
+/// never saw an answer, and nothing of anybody's that did.
+#[test]
+fn one_mapping_with_flows_without_end_harms_only_itself() {
+    for (total, per_container) in [(20_000, 10_000), (10_000, 10_000)] {
+        let mut w = Wire::new(pontoon_nat::config::Config {
+            max_flows: total,
+            max_flows_per_container: per_container,
+            ..config()
+        });
+        w.gateway.limit_sockets(200);
+        // Each has a flow that was answered, and B one that waits for its answer.
+        let mut answered = Vec::new();
+        for (port, sport) in [(A, 7777), (A, 6000), (B, 6000)] {
+            w.send(port, Wire::from(port, FAR).udp(sport, 4000, b"hello"));
+            let host = w.sent().port;
+            assert_eq!(w.udp_in(host, "198.51.100.10:4000", b"yes").len(), 1);
+            answered.push(host);
+        }
+        w.send(B, Wire::from(B, FAR).udp(6001, 53, b"question"));
+        let waits = w.sent().port;
+        for n in 0..40_000 {
+            w.hand(A, Wire::from(A, "198.18.0.1").udp(7777, 1024 + n, b"flood"));
+            if n % 64 == 0 {
+                w.settle();
+                w.udp().sent.clear();
+            }
+        }
+        w.settle();
+        w.udp().sent.clear();
+        // The table is full of them, but for what B has; no frame was refused, no socket was opened.
+        assert_eq!(w.gateway.table().container_len(A), per_container.min(total - 2));
+        assert_eq!(w.gateway.table().container_len(B), 2);
+        assert_eq!(
+            w.dropped(DropReason::QuotaFull) + w.dropped(DropReason::TableFull),
+            0
+        );
+        assert_eq!(w.udp().open(), 4);
+        for host in answered {
+            assert_eq!(w.udp_in(host, "198.51.100.10:4000", b"still").len(), 1);
+        }
+        assert_eq!(w.udp_in(waits, "198.51.100.10:53", b"answer").len(), 1);
+        // B opens what it likes.
+        for sport in 7000..7050 {
+            w.send(B, Wire::from(B, FAR).udp(sport, 4000, b"new"));
+            assert_eq!(w.sent().data, b"new");
+        }
+        assert_eq!(w.gateway.table().container_len(B), 52);
+        w.pass(Duration::from_secs(700));
+        assert_eq!((w.gateway.table().len(), w.udp().open()), (0, 0));
+    }
+}
+
+/// A container whose share of sockets is used up by ports that nobody answered gets a new one at the second try, though a port
+/// of its own with many destinations has older flows.
+#[test]
+fn a_mapping_with_many_flows_does_not_keep_sockets_from_its_container() {
+    let mut w = Wire::new(pontoon_nat::config::Config {
+        max_flows: 1000,
+        max_flows_per_container: 1000,
+        ..config()
+    });
+    w.gateway.limit_sockets(9);
+    for n in 0..50 {
+        w.udp_out(7777, &format!("198.18.0.1:{}", 1000 + n), b"many");
+    }
+    for n in 0..7 {
+        w.udp_out(10_000 + n, "198.51.100.10:4000", b"one");
+    }
+    assert_eq!(w.udp().open(), 8);
+    assert_eq!(w.dropped(DropReason::QuotaFull), 0);
+    w.udp().sent.clear();
+    // In vain: the flow that goes is the one that the many began with.
+    w.udp_out(20_000, "198.51.100.10:4000", b"x");
+    for n in 0..5 {
+        w.udp_out(20_000 + n, "198.51.100.10:4000", b"x");
+        assert!(w.udp_out(20_000 + n, "198.51.100.10:4000", b"again").is_empty());
+        assert_eq!(w.sent().data, b"again");
+    }
+    assert_eq!(w.dropped(DropReason::QuotaFull), 6);
+    // 49 of the many, and as many others as there are sockets.
+    assert_eq!(w.gateway.table().len(), 49 + 7);
+    assert_eq!(w.udp().open(), 8);
+}
+
 /// The flow that asks is not the one that goes, though its kind would be the first to.
 #[test]
 fn room_is_made_for_flows_of_every_kind() {

@@ -14,8 +14,12 @@
 //!
 //! The table is bounded as a whole and for each container; an entry is in a second list, of its state and container, for
 //! the latter's sake. When a bound is met, closing flows go first, then half-open ones,
-//! then those that never saw an answer; an established flow is never evicted. What was evicted or has expired is
-//! handed to the gateway ([`Table::pop_ended`]), which tells the relay that owns it.
+//! then those that never saw an answer; an established flow is never evicted. When the whole table is full, it is the
+//! container that has most of it that loses one, so that one container's many flows do not cost another its few. What was
+//! evicted or has expired is handed to the gateway ([`Table::pop_ended`]), which tells the relay that owns it.
+//!
+//! What a container has used up may also be its host sockets ([`Table::make_room`]). Then a flow that has its socket for
+//! itself is looked for: of one UDP port that talks to ten thousand others, ending one flow frees an entry and no socket.
 
 mod list;
 mod state;
@@ -41,6 +45,10 @@ use tuple::Packed;
 
 /// An entry moves in its expiry list at most this often.
 const TOUCH_GRAIN: Duration = Duration::from_secs(1);
+
+/// How many flows are passed over in search of one whose end frees a socket; if there is none among them, all of them go, so
+/// that whoever goes on asking comes to those behind, and what each asking costs is bounded.
+const SEARCH: u32 = 64;
 
 /// In an index record: the tuple is the reply's.
 const REPLY_BIT: u32 = 1 << 31;
@@ -78,6 +86,8 @@ pub struct NewFlow {
     pub state: State,
     /// The owner's slot for it.
     pub data: u32,
+    /// True if the host socket that it goes by is there for others, too.
+    pub shares_socket: bool,
 }
 
 /// One flow.
@@ -99,6 +109,7 @@ pub struct Entry {
     state: State,
     outbound: bool,
     has_reply: bool,
+    shares_socket: bool,
     used: bool,
 }
 
@@ -292,7 +303,8 @@ impl Table {
         {
             return Err(DropReason::QuotaFull);
         }
-        if self.len >= self.limits.total && !self.evict(None) {
+        // The greediest has something to lose in nearly every case; where all of its flows are established, another has.
+        if self.len >= self.limits.total && !self.evict(self.greediest()) && !self.evict(None) {
             return Err(DropReason::TableFull);
         }
         let index = self.claim();
@@ -312,6 +324,7 @@ impl Table {
             state: new.state,
             outbound: new.outbound,
             has_reply: reply.is_some(),
+            shares_socket: new.shares_socket,
             used: true,
         };
         self.index_insert(index);
@@ -439,9 +452,43 @@ impl Table {
             })
     }
 
-    /// Ends one flow of `container` that may be evicted, if it has one: something else than this table is full.
+    /// A host socket is what `container` has too many of: ends one flow of its own that may be evicted and has its socket for
+    /// itself; if the first [`SEARCH`] that may be evicted share theirs, all of these.
     pub fn make_room(&mut self, container: PortId) {
-        self.evict(Some(container));
+        let Some(share) = self.containers.get(&container) else {
+            return;
+        };
+        let mut passed = 0;
+        let mut alone = None;
+        'search: for &state in State::EVICTION_ORDER {
+            let mut index = share.lists[state as usize].head;
+            while let Some(e) = self.entries.get(index as usize) {
+                if !e.shares_socket {
+                    alone = Some(self.id(index));
+                    break 'search;
+                }
+                passed += 1;
+                if passed == SEARCH {
+                    break 'search;
+                }
+                index = e.links[Kind::Container as usize].next;
+            }
+        }
+        if let Some(id) = alone {
+            return self.end(id);
+        }
+        for _ in 0..passed {
+            self.evict(Some(container));
+        }
+    }
+
+    /// The container that has most flows.
+    fn greediest(&self) -> Option<PortId> {
+        let most = self
+            .containers
+            .iter()
+            .max_by_key(|(port, share)| (share.len, port.0));
+        most.map(|(&port, _)| port)
     }
 
     /// Evicts one flow that may go, of `container` if given. False if there is none.
@@ -451,20 +498,27 @@ impl Table {
             Some(c) => self.containers.get(&c).map(|share| &share.lists),
         };
         let victim = lists.and_then(|lists| {
-            State::EVICTION_ORDER.iter().find_map(|&state| {
-                let index = lists[state as usize].head;
-                let e = self.entries.get(index as usize)?;
-                Some(FlowId {
-                    index,
-                    generation: e.generation,
-                })
-            })
+            let mut heads = State::EVICTION_ORDER.iter().map(|&s| lists[s as usize].head);
+            heads.find(|&head| head != NIL)
         });
-        let Some(id) = victim else { return false };
+        let Some(index) = victim else { return false };
+        self.end(self.id(index));
+        true
+    }
+
+    /// The name of the flow that is in slot `index`.
+    fn id(&self, index: u32) -> FlowId {
+        FlowId {
+            index,
+            generation: self.entries[index as usize].generation,
+        }
+    }
+
+    /// Ends a flow of whose end its owner has to be told.
+    fn end(&mut self, id: FlowId) {
         if let Some(entry) = self.remove(id) {
             self.ended.push((id, entry));
         }
-        true
     }
 
     fn claim(&mut self) -> u32 {
@@ -488,6 +542,7 @@ impl Table {
             state: State::Closed,
             outbound: false,
             has_reply: false,
+            shares_socket: false,
             used: false,
         });
         self.entries.len() as u32 - 1

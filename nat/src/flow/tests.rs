@@ -31,6 +31,7 @@ fn new(n: u32, container: PortId, state: State) -> NewFlow {
         outbound: true,
         state,
         data: n,
+        shares_socket: false,
     }
 }
 
@@ -176,6 +177,65 @@ fn a_flow_to_evict_is_found_however_many_others_have() {
     t.insert(Instant::ZERO, new(9_000, A, State::Established))
         .unwrap();
     assert_eq!(t.pop_ended(Instant::ZERO).map(|(id, _)| id), Some(own));
+}
+
+/// Whoever fills the table pays for it, though what another has would be the first to go by its state.
+#[test]
+fn a_full_table_takes_from_the_container_that_has_most() {
+    let mut t = table(100, 90);
+    let other = t.insert(Instant::ZERO, new(50, B, State::SynSent)).unwrap();
+    for n in 100..250 {
+        let flow = t.insert(Instant::ZERO, new(n, A, State::UdpNew));
+        assert!(flow.is_ok());
+        let (own, fresh) = (t.get(other).is_some(), t.get(flow.unwrap()).is_some());
+        assert!(own && fresh, "at {n}");
+    }
+    // Up to its own bound B takes from A what A's flows have not seen an answer to.
+    for n in 1_000..1_040 {
+        t.insert(Instant::ZERO, new(n, B, State::Established)).unwrap();
+    }
+    assert_eq!((t.container_len(B), t.container_len(A)), (41, 59));
+    assert!(t.get(other).is_some());
+}
+
+/// Where the greediest has nothing to lose, somebody else has.
+#[test]
+fn a_full_table_still_takes_what_may_go() {
+    let mut t = table(3, 3);
+    let half_open = t.insert(Instant::ZERO, new(1, B, State::SynSent)).unwrap();
+    for n in 2..4 {
+        t.insert(Instant::ZERO, new(n, A, State::Established)).unwrap();
+    }
+    t.insert(Instant::ZERO, new(4, A, State::SynSent)).unwrap();
+    assert_eq!(t.pop_ended(Instant::ZERO).map(|(id, _)| id), Some(half_open));
+}
+
+/// Where sockets are what has run out, flows that share one are passed over; if there are no others, they go, many at a
+/// time.
+#[test]
+fn room_for_a_socket_is_made_by_a_flow_that_has_one_for_itself() {
+    let mut t = table(1_000, 1_000);
+    let enter = |t: &mut Table, n: u32, shares_socket| {
+        let flow = NewFlow {
+            shares_socket,
+            ..new(n, A, State::UdpNew)
+        };
+        t.insert(Instant::ZERO, flow).unwrap()
+    };
+    let first: Vec<FlowId> = (0..63).map(|n| enter(&mut t, n, true)).collect();
+    let alone = enter(&mut t, 100, false);
+    let others: Vec<FlowId> = (200..300).map(|n| enter(&mut t, n, true)).collect();
+    t.make_room(A);
+    assert_eq!(t.pop_ended(Instant::ZERO).map(|(id, _)| id), Some(alone));
+    assert!(t.pop_ended(Instant::ZERO).is_none());
+    t.make_room(A);
+    assert_eq!(t.len(), 163 - SEARCH as usize);
+    assert!(first.iter().chain(&others[..1]).all(|&id| t.get(id).is_none()));
+    t.make_room(B);
+    for _ in 0..3 {
+        t.make_room(A);
+    }
+    assert!(t.is_empty());
 }
 
 #[test]

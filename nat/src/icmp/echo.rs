@@ -255,6 +255,7 @@ impl<H: PingHost> EchoRelay<H> {
             outbound: true,
             state: State::Echo,
             data: key.index,
+            shares_socket: known.is_some(),
         };
         let flow = cx.flows.insert(cx.now, flow).map_err(refused)?;
         if let Some(ticket) = ticket

@@ -108,6 +108,7 @@ impl<H: TcpHost> Relay<H> {
                 outbound: true,
                 state: State::SynSent,
                 data: key.index,
+                shares_socket: false,
             },
         ) {
             Ok(flow) => flow,

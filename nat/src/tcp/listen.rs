@@ -170,6 +170,7 @@ impl<H: TcpHost> Relay<H> {
                 outbound: false,
                 state: State::SynReceived,
                 data: key.index,
+                shares_socket: false,
             };
             let ticket = cx.ticket(port)?;
             Ok((cx.flows.insert(cx.now, flow)?, client, ticket))

@@ -151,7 +151,7 @@ impl<H: UdpHost> Relay<H> {
                 if !allowed || shown.port() == 0 {
                     return Err(DropReason::Filtered);
                 }
-                let id = enter(cx, tuple, port, key.index)?;
+                let id = enter(cx, tuple, port, key.index, true)?;
                 self.hold(key, shown.ip());
                 id
             }

@@ -260,7 +260,7 @@ impl<H: UdpHost> Relay<H> {
             None => Some(cx.ticket(packet.ingress).map_err(refused)?),
             Some(_) => None,
         };
-        let id = enter(cx, tuple, packet.ingress, key.index).map_err(refused)?;
+        let id = enter(cx, tuple, packet.ingress, key.index, known.is_some()).map_err(refused)?;
         if let Some(ticket) = ticket
             && let Err(why) = self.open_mapping(cx, key, ticket, packet.ingress, tuple.src)
         {
@@ -335,12 +335,13 @@ fn sent<H>(cx: &mut Cx<'_, H>, flow: FlowId, direction: Direction, packets: u64,
     }
 }
 
-/// Enters an outbound flow whose slot is `data`.
+/// Enters an outbound flow whose slot is `data`; its mapping may be there for others already.
 pub(super) fn enter<H>(
     cx: &mut Cx<'_, H>,
     tuple: Tuple,
     container: PortId,
     data: u32,
+    shares_socket: bool,
 ) -> Result<FlowId, DropReason> {
     // RFC 4787 REQ-5 a: a mapping that talks to a well-known port may go sooner. Questions to DNS and NTP servers come
     // from ever new ports, and each is a descriptor.
@@ -357,6 +358,7 @@ pub(super) fn enter<H>(
             outbound: true,
             state,
             data,
+            shares_socket,
         },
     )
 }

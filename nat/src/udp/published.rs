@@ -116,6 +116,7 @@ impl<H: UdpHost> Relay<H> {
                 outbound: false,
                 state: State::UdpNew,
                 data: slot.index,
+                shares_socket: true,
             },
         )?;
         let client = Client {
