@@ -63,7 +63,10 @@ pub(crate) fn check(socket: impl AsFd) -> Result<PeerCredentials, Refusal> {
     if pid == 0 {
         return Err(Refusal::Elsewhere);
     }
-    let process = peer_pidfd(socket).map_err(|_| Refusal::Gone(pid))?;
+    let process = peer_pidfd(socket).map_err(|error| match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE) => Refusal::Unreadable { pid, error },
+        Some(_) | None => Refusal::Gone(pid),
+    })?;
     let theirs = user_namespace(&pid.to_string()).map_err(|error| {
         if error.kind() == io::ErrorKind::NotFound {
             Refusal::Gone(pid)

@@ -22,13 +22,13 @@ use anyhow::{Context, Result, anyhow, bail};
 use ipnet::{Ipv4Net, Ipv6Net};
 use pontoon_nat::config::{Filtering, LinkLocal, Outbound};
 use pontoon_switch::sys::process::{fork, set_title, unblock_signals};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::process::{Pid, Signal, WaitOptions, waitpid};
 use serde::{Deserialize, Serialize};
 
 use crate::api::{AttachRequest, ContainerInfo, NetworkInfo};
 use crate::control;
-use crate::limits::raise_open_files;
+use crate::limits::{Blocking, Door, Exhausted, raise_open_files};
 use crate::resolv::ResolvConf;
 use crate::resolv_watch::ResolvWatch;
 use crate::sandbox::SandboxOptions;
@@ -432,18 +432,25 @@ fn own_uid() -> u32 {
 /// The front's life.
 fn watch(shared: &Arc<Shared>, listener: &UnixListener, line: &mut BufReader<UnixStream>) -> Result<()> {
     let mut resolv = ResolvWatch::new();
+    let mut door = Door::default();
     let mut alone = false;
+    // Once, as there may be no descriptor for another later.
+    let packet = shared.network().packet_fd()?;
     loop {
-        let (packet, pidfds) = {
+        let pidfds = {
             let mut network = shared.network();
             network.tidy();
             if network.is_over(alone) {
                 return Ok(());
             }
-            (network.packet_fd()?, network.pidfds())
+            network.pidfds()
         };
-        // Whoever comes while all connections are taken waits in the socket's queue.
-        let full = shared.connections.load(Ordering::Acquire) >= MAX_CONNECTIONS;
+        // Whoever comes while all connections are taken, or descriptors have run out, waits in the socket's queue.
+        let now = Instant::now();
+        door.prepare(now);
+        let full = shared.connections.load(Ordering::Acquire) >= MAX_CONNECTIONS || !door.is_open();
+        let left = door.deadline().map(|at| at.saturating_duration_since(now));
+        let left = left.and_then(|left| Timespec::try_from(left).ok());
         let mut fds = vec![
             PollFd::new(listener, if full { PollFlags::empty() } else { PollFlags::IN }),
             PollFd::new(&packet, PollFlags::IN),
@@ -457,14 +464,14 @@ fn watch(shared: &Arc<Shared>, listener: &UnixListener, line: &mut BufReader<Uni
         }
         let after_starter = fds.len();
         fds.extend(resolv.fd().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
-        match poll(&mut fds, None) {
+        match poll(&mut fds, left.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(e) => return Err(e).context("cannot wait for events"),
         }
         let ready: Vec<bool> = fds.iter().map(|f| !f.revents().is_empty()).collect();
         drop(fds);
         if ready[0] {
-            accept(shared, listener);
+            accept(shared, listener, &mut door);
         }
         if ready[1] {
             shared.network().packet_events()?;
@@ -493,10 +500,12 @@ fn watch(shared: &Arc<Shared>, listener: &UnixListener, line: &mut BufReader<Uni
     }
 }
 
-fn accept(shared: &Arc<Shared>, listener: &UnixListener) {
+fn accept(shared: &Arc<Shared>, listener: &UnixListener, door: &mut Door) {
     while shared.connections.load(Ordering::Acquire) < MAX_CONNECTIONS {
-        let Ok((stream, _)) = listener.accept() else {
-            return;
+        let stream = match door.accept(listener, Blocking::Yes) {
+            Ok(Some(stream)) => stream,
+            Ok(None) => return,
+            Err(Exhausted) => return door.shut(Instant::now()),
         };
         shared.connections.fetch_add(1, Ordering::AcqRel);
         let for_thread = Arc::clone(shared);

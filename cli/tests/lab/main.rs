@@ -28,6 +28,7 @@ macro_rules! each_user {
 
 mod control;
 mod dns;
+mod exhausted;
 mod icmp;
 mod inside;
 mod isolation;

@@ -2,13 +2,15 @@
 //!
 //! The loop that serves it is not the one that moves packets. Nobody can hold it up: nothing is waited for but events, a
 //! request is bounded in length and in time, and so are the connections, of which the one that has said nothing whole for the
-//! longest makes room for a new one. An answer goes out as soon as the request is a whole JSON value, whether or not more
+//! longest makes room for a new one: at once where there are many, after a while where there is no descriptor for one more. An answer goes out as soon as the request is a whole JSON value, whether or not more
 //! comes; what comes then is read and forgotten for a while, since a connection that is closed with something unread takes
 //! the answer with it.
 
+use std::fs::Permissions;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -16,11 +18,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use pontoon_switch::calls::Call;
 use rustix::event::PollFlags;
-use rustix::net::{SocketFlags, accept_with};
 use serde_json::Value;
 
 use super::forwards::Refusal;
 use super::target::remove_stale;
+use crate::limits::{Blocking, Door, Exhausted};
 
 /// A request that has as many bytes is too long.
 const MAX_REQUEST: usize = 4096;
@@ -31,6 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How long, and how much of, what comes behind a request is read.
 const LINGER: Duration = Duration::from_millis(500);
 const MAX_LEFTOVER: usize = 1 << 20;
+/// How long a client is heard though there is no descriptor for the next.
+const HEARING: Duration = Duration::from_millis(100);
 /// Longest path of a Unix socket: `sun_path` holds its zero, too.
 const MAX_PATH: usize = 107;
 
@@ -46,12 +50,14 @@ pub(super) const CALLS: &[Call] = &[
     Call::any(libc::SYS_sendto, "its answer"),
     Call::any(libc::SYS_shutdown, "the end of the answer"),
     Call::any(libc::SYS_close, "the end of a connection"),
+    Call::any(libc::SYS_eventfd2, "the descriptor in reserve"),
 ];
 
 /// The socket and its clients.
 #[derive(Debug)]
 pub(super) struct Server {
     listener: UnixListener,
+    door: Door,
     clients: Vec<Client>,
 }
 
@@ -59,6 +65,7 @@ pub(super) struct Server {
 struct Client {
     stream: UnixStream,
     state: State,
+    came: Instant,
     until: Instant,
 }
 
@@ -81,7 +88,7 @@ enum Then {
 }
 
 impl Server {
-    /// Listens at `path`. A socket that lies there is removed.
+    /// Listens at `path`, for the user that this process has alone. A socket that lies there is removed.
     pub(super) fn listen(path: &Path) -> Result<Self> {
         use std::os::unix::ffi::OsStrExt;
         if path.as_os_str().as_bytes().len() > MAX_PATH {
@@ -94,17 +101,19 @@ impl Server {
         let listen = || {
             remove_stale(path)?;
             let listener = UnixListener::bind(path)?;
+            std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
             listener.set_nonblocking(true)?;
             Ok::<_, io::Error>(listener)
         };
         let listener = listen().with_context(|| format!("cannot listen at {}", path.display()))?;
         Ok(Self {
             listener,
+            door: Door::default(),
             clients: Vec::new(),
         })
     }
 
-    /// What is to be polled, for what: the listener first.
+    /// What is to be polled, for what: the listener first, unless it is to be left alone.
     pub(super) fn interests(&self) -> impl Iterator<Item = (BorrowedFd<'_>, PollFlags)> {
         let clients = self.clients.iter().map(|c| {
             let flags = match c.state {
@@ -113,23 +122,40 @@ impl Server {
             };
             (c.stream.as_fd(), flags)
         });
-        std::iter::once((self.listener.as_fd(), PollFlags::IN)).chain(clients)
+        let listener = self
+            .door
+            .is_open()
+            .then(|| (self.listener.as_fd(), PollFlags::IN));
+        listener.into_iter().chain(clients)
     }
 
     /// When [`Server::serve`] is to be called though nothing has happened.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.clients.iter().map(|c| c.until).min()
+        let clients = self.clients.iter().map(|c| c.until);
+        clients.chain(self.door.deadline()).min()
     }
 
     /// Goes on with whoever can be gone on with; `answer` answers requests.
     pub(super) fn serve(&mut self, now: Instant, mut answer: impl FnMut(&Value) -> Value) {
         self.clients
             .retain_mut(|client| client.go_on(now, &mut answer) == Then::Stays);
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        while let Ok(stream) = accept_with(&self.listener, flags) {
+        self.door.prepare(now);
+        while self.door.is_open() {
+            let stream = match self.door.accept(&self.listener, Blocking::No) {
+                Ok(Some(stream)) => stream,
+                Ok(None) => return,
+                Err(Exhausted) => match self.clients.first() {
+                    Some(oldest) if now >= oldest.came + HEARING => {
+                        self.clients.remove(0);
+                        continue;
+                    }
+                    Some(_) | None => return self.door.shut(now),
+                },
+            };
             let mut client = Client {
-                stream: stream.into(),
+                stream,
                 state: State::Asking(Vec::new()),
+                came: now,
                 until: now + PATIENCE,
             };
             if client.go_on(now, &mut answer) == Then::Goes {
@@ -334,6 +360,31 @@ mod tests {
         assert!(told.contains("cannot parse JSON"), "{told}");
         api.serve(begun + PATIENCE + LINGER);
         assert!(api.server.clients.is_empty());
+    }
+
+    /// The listener is not polled while nothing can be done for who waits there, and is again when it is time.
+    #[test]
+    fn clients_for_whom_there_is_no_descriptor_wait() {
+        let mut api = Api::new();
+        let mut client = api.connect();
+        client.write_all(b"[]").expect("write");
+        let begun = Instant::now();
+        api.server.door.shut(begun);
+        api.serve(begun);
+        assert_eq!(api.server.interests().count(), 0);
+        let again = api.server.deadline().expect("a time to look again");
+        assert!(again > begun && api.server.clients.is_empty());
+        api.serve(again);
+        assert_eq!(api.server.interests().count(), 2);
+        assert_eq!(api.told(&mut client), r#"{"return":[]}"#);
+    }
+
+    /// Whatever the caller's umask is.
+    #[test]
+    fn only_the_owner_may_connect() {
+        let api = Api::new();
+        let file = std::fs::metadata(api.directory.path().join("api")).expect("a file");
+        assert_eq!(file.permissions().mode() & 0o777, 0o600);
     }
 
     #[test]
