@@ -45,7 +45,7 @@ fn client(site: &Site<'_>) -> (String, Duration) {
 
 /// The status of an answer to a question, by UDP and by TCP; none if there is no answer within five seconds.
 fn answers(site: &Site<'_>) -> Vec<String> {
-    let server = format!("@{}", site.name_server());
+    let server = format!("@{}", site.name_servers()[0]);
     ["+notcp", "+tcp"]
         .into_iter()
         .map(|how| {

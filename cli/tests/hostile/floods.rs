@@ -79,7 +79,7 @@ fn frames_of_all_kinds(world: &World, who: Who, way: Way) {
         assert_bounded(&mut site, &format!("{what:?}"));
         assert_works(&site, &format!("{what:?}"), Duration::from_secs(10));
     }
-    for to in [site.name_server(), site.gateway()[1]] {
+    for to in site.name_servers() {
         let to = std::net::SocketAddr::new(to.parse().expect("an address"), 53).to_string();
         site.inside(["lab-hostile", "questions", &to])
             .limit(120)

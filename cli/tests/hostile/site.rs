@@ -33,6 +33,7 @@ pub(crate) struct Site<'w> {
     /// On the same network.
     pub(crate) victim: Option<Container<'w>>,
     gateway: [String; 2],
+    name_servers: [String; 2],
     hostile: Option<Container<'w>>,
     slirp: Option<Proc>,
     _keeper: Option<Proc>,
@@ -52,13 +53,15 @@ impl<'w> Site<'w> {
         let hostile = Container::start_within(world, who, "hostile", options, limit);
         let victim = Container::start(world, who, "victim", ["--network", "hostile"]);
         let networks = hostile.pontoon(["network", "ls", "--json"]).run().json();
+        let gateway = [hostile.gateway().to_string(), hostile.gateway6().to_string()];
         Self {
             world,
             who,
             way: Way::Run,
             pid: hostile.pid,
             packet: networks[0]["packet_pid"].as_u64().expect("a pid"),
-            gateway: [hostile.gateway().to_string(), hostile.gateway6().to_string()],
+            name_servers: gateway.clone(),
+            gateway,
             victim: Some(victim),
             hostile: Some(hostile),
             slirp: None,
@@ -121,6 +124,7 @@ impl<'w> Site<'w> {
             packet,
             victim: None,
             gateway: ["10.0.2.2".to_owned(), "fd00::2".to_owned()],
+            name_servers: ["10.0.2.3".to_owned(), "fd00::3".to_owned()],
             hostile: None,
             slirp: Some(slirp),
             _keeper: Some(keeper),
@@ -149,12 +153,9 @@ impl<'w> Site<'w> {
         self.gateway.each_ref().map(String::as_str)
     }
 
-    /// Where the container asks for names.
-    pub(crate) fn name_server(&self) -> &str {
-        match self.way {
-            Way::Run => &self.gateway[0],
-            Way::Slirp => "10.0.2.3",
-        }
+    /// Where the container asks for names, by IPv4 and IPv6.
+    pub(crate) fn name_servers(&self) -> [&str; 2] {
+        self.name_servers.each_ref().map(String::as_str)
     }
 
     /// The path of the socket by which the network is told what to do.
@@ -179,13 +180,23 @@ impl<'w> Site<'w> {
             .json();
         let mac = heard[0]["lladdr"].as_str().expect("the gateway's address");
         let gateway = format!("{mac},{},{}", self.gateway[0], self.gateway[1]);
+        let names = format!("{mac},{},{}", self.name_servers[0], self.name_servers[1]);
         let victim = match &self.victim {
             Some(v) => party(&v.cmd(["ip", "-j", "addr", "show", "eth0"]).run().json()),
             None => "02:00:00:00:00:77,10.0.2.77,fd00::77".to_owned(),
         };
-        self.inside(["lab-hostile", "on", interface, &own, &gateway, &victim, SERVER])
-            .args(what)
-            .limit(120)
+        self.inside([
+            "lab-hostile",
+            "on",
+            interface,
+            &own,
+            &gateway,
+            &names,
+            &victim,
+            SERVER,
+        ])
+        .args(what)
+        .limit(120)
     }
 
     /// The reasons for which frames of the container were dropped, and how many; the gateway's own among them.

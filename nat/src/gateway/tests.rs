@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use pontoon_fixtures::hostile::{Flood, Host as Party, Mutator, Scene, claims, corpus};
+use pontoon_fixtures::hostile::{Flood, Host as Party, Mutator, Scene, captured, claims, corpus};
 use pontoon_fixtures::packet::{Between, Tcp, flags};
 use pontoon_switch::frame::VNET_HEADER;
 use pontoon_switch::port::pair::{Packet as Wired, PairPort, Wire, pair};
@@ -31,6 +31,7 @@ fn scene() -> Scene {
     Scene {
         own: party(CONTAINER, 100),
         gateway: party(GATEWAY, 2),
+        names: party(GATEWAY, 2),
         victim: party(MacAddr([2, 0, 0, 0, 0, 0x65]), 101),
         server: Party {
             mac: MacAddr::default(),
@@ -256,6 +257,43 @@ fn no_claim_to_be_another_gets_past_the_port() {
         assert_eq!(neighbours.lookup(victim.ip6.into()), Some(victim.mac), "{what}");
     }
     assert_eq!(w.network.station().table().len(), 0);
+}
+
+/// Nothing that real programs send is taken for malformed; what is dropped of it is not for this container or this network.
+#[test]
+fn what_real_programs_sent_is_understood() {
+    let mut w = World::new(Way::Guarded);
+    for (what, frame) in captured(&w.scene) {
+        let before = (
+            w.network.port(w.port).expect("there").drops.clone(),
+            w.network.station_drops().clone(),
+        );
+        w.send(frame, Offload::NONE);
+        w.settle();
+        let port = w.network.port(w.port).expect("there");
+        for reason in [
+            DropReason::BadLength,
+            DropReason::BadSource,
+            DropReason::BadOffload,
+            DropReason::Spoofed,
+            DropReason::Malformed,
+            DropReason::BadChecksum,
+            DropReason::BadSourceAddress,
+        ] {
+            let now = port.drops.get(reason) + w.network.station_drops().get(reason);
+            assert_eq!(
+                now,
+                before.0.get(reason) + before.1.get(reason),
+                "{what}: {reason:?}"
+            );
+        }
+    }
+    // Of each kind it has met something.
+    let counts = w.network.station().flow_counts();
+    for kind in ["tcp/syn-received", "udp/new", "icmp/echo"] {
+        assert!(counts.contains_key(kind), "{counts:?}");
+    }
+    w.assert_all_ends();
 }
 
 /// Frames of the corpus, changed, with virtio-net headers of garbage as often as the header's own check lets them by.
