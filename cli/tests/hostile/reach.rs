@@ -160,11 +160,74 @@ each_user! {
             format!("for p in /proc/[0-9]*; do {} && exit 0; done; exit 1", ask(&format!("--unix-socket $p/root{socket}"))),
             "pontoon ps".to_owned(),
             "grep -q pontoon /proc/net/unix".to_owned(),
+            each_socket("curl -sS -m3 --unix-socket $s http://pontoon/v1/containers; curl -sS -m3 --abstract-unix-socket $s http://pontoon/v1/containers"),
         ] {
             let done = site.inside(["bash", "-c", &format!("({attempt}) 2>/dev/null")]).run();
             assert!(!done.text().contains("hostile"), "{attempt}: {done}");
             assert!(attempt.contains("ps") || !done.success(), "{attempt}: {done}");
         }
+        site.assert_lives();
+    }
+}
+
+/// A command for each Unix socket, `$s`, that can be seen: in the file system, in the root of each process, and by its
+/// abstract name. It fails.
+fn each_socket(command: &str) -> String {
+    format!(
+        r"for s in $(find /run /tmp /var /dev /proc/[0-9]*/root/run /proc/[0-9]*/root/tmp -type s) \
+         $(awk '$8 ~ /^@/ {{print substr($8, 2)}} $8 ~ /^[/]/ {{print $8}}' /proc/net/unix); do {command}; done; exit 1"
+    )
+}
+
+/// Runs a line of shell in a container as engines make them: in a root of its own, in which is what programs need and nothing of
+/// the host's `/run` and `/tmp`. It sees the host's processes, as with `--pid=host`.
+fn in_a_root_of_its_own(site: &Site<'_>, script: &str) -> pontoon_fixtures::lab::Done {
+    let enter = r#"set -e
+        new=$(mktemp -d); mount -t tmpfs none $new; cd $new
+        mkdir -p usr etc proc dev run/bin tmp old
+        for d in usr etc proc dev run/bin; do mount --rbind /$d $d; done
+        cp -a /bin /sbin /lib* .
+        pivot_root . old; cd /; umount -l /old; rmdir /old
+        test ! -e /run/user; exec bash -c "($0) 2>/dev/null""#;
+    // A working directory that is not the root would stay what it is, and be a way back.
+    let unshare = r#"cd /; exec unshare -Urmuipf bash -c "$0" "$1""#;
+    site.inside(["bash", "-c", unshare, enter, script])
+        .limit(60)
+        .run()
+}
+
+each_user! {
+    /// The API lies where the engine has it put: a container that has a root of its own, as an engine gives it, does not find
+    /// it, neither by its path, nor through another process, nor as an abstract name, nor among what it sees.
+    fn the_api_of_slirp4netns(world, who) {
+        let mut site = Site::start(world, who, Way::Slirp, &[], None);
+        let socket = site.socket();
+        let ask = |to: &str| format!(r#"echo '{{"execute":"list_hostfwd"}}' | socat -t1 -T1 - {to}"#);
+        let by_path = ask(&format!("UNIX-CONNECT:{socket}"));
+        // It answers who may ask, by the same command.
+        let answered = site.host(["bash", "-c", &by_path]).run();
+        assert!(answered.ok().contains("entries"), "the API is silent");
+        let alive = in_a_root_of_its_own(&site, "echo alive; ls /proc/self/root/run");
+        assert_eq!(alive.ok(), "alive\nbin\n");
+        for attempt in [
+            by_path.clone(),
+            ask(&format!("ABSTRACT-CONNECT:{socket}")),
+            ask("ABSTRACT-CONNECT:slirp4netns"),
+            format!("for p in /proc/[0-9]*; do {} && exit 0; done; exit 1", ask(&format!("UNIX-CONNECT:$p/root{socket}"))),
+            format!("for p in /proc/[0-9]*; do {} && exit 0; done; exit 1", ask(&format!("UNIX-CONNECT:$p/cwd/..{socket}"))),
+            format!("mkdir -p /old; mount --rbind /proc/{}/root /old; {}", site.packet, ask(&format!("UNIX-CONNECT:/old{socket}"))),
+            format!("echo {{}} | nsenter -t {} -m socat -t1 -T1 - UNIX-CONNECT:{socket}", site.packet),
+            format!("echo {{}} | nsenter -t {} -m socat -t1 -T1 - UNIX-CONNECT:{socket}", site.pid),
+            "cat /proc/net/unix | grep -q slirp".to_owned(),
+            each_socket(&format!("{}; {}", ask("UNIX-CONNECT:$s"), ask("ABSTRACT-CONNECT:$s"))),
+        ] {
+            let done = in_a_root_of_its_own(&site, &attempt);
+            assert!(!done.success() && !done.text().contains("entries"), "{attempt}: {done}");
+        }
+        // Somebody else than the owner does not get in, even where the path is shared.
+        let stranger = ["setpriv", "--reuid=34567", "--regid=34567", "--clear-groups", "bash", "-c", &by_path];
+        let refused = world.host().cmd(stranger).run();
+        assert!(!refused.success() && refused.errors().contains("Permission denied"), "{refused}");
         site.assert_lives();
     }
 }
