@@ -186,7 +186,7 @@ fn in_a_root_of_its_own(site: &Site<'_>, script: &str) -> pontoon_fixtures::lab:
         new=$(mktemp -d); mount -t tmpfs none $new; cd $new
         mkdir -p usr etc proc dev run/bin tmp old
         for d in usr etc proc dev run/bin; do mount --rbind /$d $d; done
-        cp -a /bin /sbin /lib* .
+        cp -P /bin /sbin /lib* .
         pivot_root . old; cd /; umount -l /old; rmdir /old
         test ! -e /run/user; exec bash -c "($0) 2>/dev/null""#;
     // A working directory that is not the root would stay what it is, and be a way back.
@@ -204,11 +204,16 @@ each_user! {
         let socket = site.socket();
         let ask = |to: &str| format!(r#"echo '{{"execute":"list_hostfwd"}}' | socat -t1 -T1 - {to}"#);
         let by_path = ask(&format!("UNIX-CONNECT:{socket}"));
-        // It answers who may ask, by the same command.
-        let answered = site.host(["bash", "-c", &by_path]).run();
-        assert!(answered.ok().contains("entries"), "the API is silent");
-        let alive = in_a_root_of_its_own(&site, "echo alive; ls /proc/self/root/run");
-        assert_eq!(alive.ok(), "alive\nbin\n");
+        let among_all = each_socket(&format!("{}; {}", ask("UNIX-CONNECT:$s"), ask("ABSTRACT-CONNECT:$s")));
+        // It answers who may ask, by the same commands; as it does a container that shares the owner's files and user, which is
+        // the engine's to prevent.
+        assert!(site.host(["bash", "-c", &by_path]).run().text().contains("entries"), "the API is silent");
+        for attempt in [&by_path, &among_all] {
+            let shared = site.inside(["bash", "-c", &format!("({attempt}) 2>/dev/null")]).limit(60).run();
+            assert!(shared.text().contains("entries"), "{attempt} finds nothing: {shared}");
+        }
+        let alive = in_a_root_of_its_own(&site, "echo alive; ls -A /proc/self/root/tmp");
+        assert_eq!(alive.ok(), "alive\n");
         for attempt in [
             by_path.clone(),
             ask(&format!("ABSTRACT-CONNECT:{socket}")),
@@ -219,7 +224,7 @@ each_user! {
             format!("echo {{}} | nsenter -t {} -m socat -t1 -T1 - UNIX-CONNECT:{socket}", site.packet),
             format!("echo {{}} | nsenter -t {} -m socat -t1 -T1 - UNIX-CONNECT:{socket}", site.pid),
             "cat /proc/net/unix | grep -q slirp".to_owned(),
-            each_socket(&format!("{}; {}", ask("UNIX-CONNECT:$s"), ask("ABSTRACT-CONNECT:$s"))),
+            among_all,
         ] {
             let done = in_a_root_of_its_own(&site, &attempt);
             assert!(!done.success() && !done.text().contains("entries"), "{attempt}: {done}");
