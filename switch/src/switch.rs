@@ -87,7 +87,7 @@ pub enum StationPlace {
 }
 
 /// What the switch knows: its ports, their policies, the links between them and the forwarding table.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Switch {
     fdb: Fdb,
     /// The station's address while it has a place.
@@ -108,14 +108,25 @@ pub struct Switch {
 /// No frame is of this VLAN: its identifiers have twelve bits.
 const NOWHERE: u16 = u16::MAX;
 
+impl Default for Switch {
+    fn default() -> Self {
+        Self::new(None)
+    }
+}
+
 impl Switch {
     /// A switch without ports, whose station (if it has one) has the address `station`.
     pub fn new(station: Option<MacAddr>) -> Self {
         Self {
+            fdb: Fdb::default(),
             station,
-            station_mac: station,
             station_vlan: if station.is_some() { 0 } else { NOWHERE },
-            ..Self::default()
+            place: StationPlace::Untagged,
+            station_mac: station,
+            members: Vec::new(),
+            generations: Vec::new(),
+            links: Links::default(),
+            parted: false,
         }
     }
 
