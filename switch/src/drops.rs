@@ -32,8 +32,15 @@ reasons! {
     BadOffload = "bad-offload",
     /// The destination was learned on the port the frame came from.
     SamePort = "same-port",
-    /// Addressed to a reserved link-local group (802.1D: 01:80:c2:00:00:0x).
+    /// Addressed to a group that is for bridges: a reserved link-local one (802.1D: 01:80:c2:00:00:0x), or that of another
+    /// bridge protocol from a port that may not speak them.
     Reserved = "reserved",
+    /// Of a VLAN that the port, or the station, is not on; or with a tag behind one that would have to go.
+    Vlan = "vlan",
+    /// For a port that only linked ones may send to, or from such a port, and no link lets it through.
+    Isolated = "isolated",
+    /// For many ports, from one that has sent as many of those as it may.
+    Storm = "storm",
     /// The source address is another port's, or the station's.
     Spoofed = "spoofed",
     /// A DHCP server's message from a port that may not serve DHCP.
@@ -175,6 +182,6 @@ mod tests {
         };
         assert_eq!(lines(DropReason::QuotaFull, 0), [1, 60_000, 60_000]);
         assert_eq!(lines(DropReason::HostExhausted, 1000), [1, 60_000, 60_000]);
-        assert_eq!(lines(DropReason::Malformed, 0), []);
+        assert!(lines(DropReason::Malformed, 0).is_empty());
     }
 }

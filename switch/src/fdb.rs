@@ -39,7 +39,7 @@ pub enum Origin {
 pub struct FdbEntry {
     /// Where frames for the address go.
     pub port: PortId,
-    /// The VLAN; 0 for frames without a tag.
+    /// The VLAN that frames of the address belong to; 0 on the network without tags.
     pub vlan: u16,
     /// The address.
     pub mac: MacAddr,
@@ -224,8 +224,13 @@ impl Fdb {
 
     /// Forgets everything about `port`.
     pub fn remove_port(&mut self, port: PortId) {
-        self.last = None;
         self.fixed.retain(|_, p| *p != port);
+        self.forget_learned(port);
+    }
+
+    /// Forgets what was learned on `port`.
+    pub fn forget_learned(&mut self, port: PortId) {
+        self.last = None;
         self.learned.retain(|_, seen| seen.port != port);
         *self.share_mut(port) = 0;
     }

@@ -178,7 +178,7 @@ impl<'b> Frame<'b> {
 }
 
 /// Bytes of a VLAN tag.
-const VLAN_LEN: usize = 4;
+pub(crate) const VLAN_LEN: usize = 4;
 
 /// A VLAN tag (IEEE 802.1Q).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

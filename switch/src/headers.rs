@@ -10,6 +10,8 @@ pub const IPV4: u16 = 0x0800;
 pub const ARP: u16 = 0x0806;
 /// Ethertype of IPv6.
 pub const IPV6: u16 = 0x86dd;
+/// IP protocol number of ICMP.
+pub const ICMP: u8 = 1;
 /// IP protocol number of TCP.
 pub const TCP: u8 = 6;
 /// IP protocol number of UDP.

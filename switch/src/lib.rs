@@ -16,6 +16,7 @@
 //! |---|---|
 //! | [`frame`], [`headers`], [`offload`] | a frame in a borrowed buffer, what its virtio-net header claims, and doing in software what a device cannot |
 //! | [`switch`], [`fdb`], [`policy`] | the decision: admit, learn, forward; a pure function of what it was told |
+//! | [`vlan`], [`isolation`], [`storm`] | parts of a policy and of the decision: tags, who may talk to whom, how much may go to many |
 //! | [`port`] | the wires: [`port::tap`], [`port::plain`], [`port::veth`], and [`port::pair`] in memory |
 //! | [`station`] | what lives on the switch and has no wire |
 //! | [`network`] | switch, ports and station put together; needs no poll, so that tests drive it by hand |
@@ -38,27 +39,33 @@ pub mod fdb;
 pub mod features;
 pub mod frame;
 pub mod headers;
+pub mod isolation;
 pub mod mac;
 pub mod network;
 pub mod offload;
 pub mod policy;
 pub mod port;
 pub mod station;
+pub mod storm;
 pub mod switch;
 #[allow(unsafe_code)]
 pub mod sys;
 pub mod time;
+pub mod vlan;
 pub mod worker;
 
 pub use drops::{DropCounters, DropReason};
 pub use fdb::FdbEntry;
 pub use features::{Feature, Features};
 pub use frame::{Checksum, Frame, Gso, GsoKind, Offload, VlanTag};
+pub use isolation::{Peers, Service, Transport};
 pub use mac::MacAddr;
 pub use network::{Capture, Direction, Network, PortConfig, PortStatus, Traffic};
 pub use policy::{AddressPolicy, MacPolicy, Permission, Policy};
 pub use port::{Port, PortId};
 pub use station::{Out, Ready, Station};
-pub use switch::{Decision, Flood, Ingress, Switch};
+pub use storm::StormLimit;
+pub use switch::{Decision, Flood, Ingress, Reach, StationPlace, Switch};
 pub use time::{Clock, Instant};
+pub use vlan::{VlanId, VlanMode, VlanSet};
 pub use worker::{Builder, Event, Handle, Interest, Registrar, Stopped, Worker};

@@ -9,17 +9,18 @@
 
 use std::io;
 
-use mio::unix::SourceFd;
-use std::os::fd::AsRawFd;
-
-use crate::drops::{DropCounters, DropReason, RefusalLog};
+use crate::drops::{DropCounters, DropReason};
 use crate::fdb::{FdbCounters, FdbEntry};
 use crate::frame::{Frame, HEADROOM, MAX_FRAME};
+use crate::isolation::Service;
 use crate::policy::Policy;
 use crate::port::{Capabilities, Port, PortId, Received};
 use crate::station::{Out, Ready, Station, TURN};
-use crate::switch::{AddPortError, Decision, Flood, Ingress, Switch};
+use crate::switch::{Ingress, StationPlace, Switch};
 use crate::time::Instant;
+use crate::vlan::Form;
+
+use fabric::{Door, Fabric, ForStation, Slot, into_io};
 
 /// Bytes that one port may bring in before the others have their turn.
 const BYTE_BUDGET: usize = 1 << 20;
@@ -27,12 +28,12 @@ const BYTE_BUDGET: usize = 1 << 20;
 /// Failed reads in a row after which a port waits for its next readiness.
 const READ_ERRORS: u32 = 16;
 
-/// What a port is called and may send.
+/// What a port is called, what it may send and whom it may reach.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct PortConfig {
     /// For people: the container's name.
     pub name: String,
-    /// What it may send.
+    /// What it may send, and whom it may reach.
     pub policy: Policy,
 }
 
@@ -116,40 +117,10 @@ impl<S> std::fmt::Debug for Network<S> {
     }
 }
 
-/// The switch and its ports: all but the station.
-struct Fabric {
-    switch: Switch,
-    /// By the port's slot.
-    slots: Vec<Option<Slot>>,
-    /// Frames of the station that went nowhere.
-    station_drops: DropCounters,
-    registry: Option<mio::Registry>,
-    /// Bytes that went to or came from the station since the worker last asked.
-    relayed: u64,
-}
-
-struct Slot {
-    id: PortId,
-    config: PortConfig,
-    port: Box<dyn Port>,
-    capture: Option<Box<dyn Capture>>,
-    rx: Traffic,
-    tx: Traffic,
-    drops: DropCounters,
-    refusals: RefusalLog,
-}
-
 impl<S: Station> Network<S> {
     /// A network with `station` on its switch and no ports.
     pub fn new(station: S) -> Self {
-        let switch = Switch::new(Some(station.mac()));
-        let fabric = Fabric {
-            switch,
-            slots: Vec::new(),
-            station_drops: DropCounters::default(),
-            registry: None,
-            relayed: 0,
-        };
+        let fabric = Fabric::new(Switch::new(Some(station.mac())));
         Self {
             station,
             fabric,
@@ -184,6 +155,15 @@ impl<S: Station> Network<S> {
         )
     }
 
+    /// Puts the station on another VLAN, or takes it off the switch: then it is given no frame, sends none, and its address
+    /// attracts nothing. (It is still asked for its deadline, and flushed.)
+    ///
+    /// # Errors
+    /// `AlreadyExists` if it was absent and a port has been bound to its address.
+    pub fn place_station(&mut self, place: StationPlace) -> io::Result<()> {
+        self.fabric.switch.place_station(place).map_err(into_io)
+    }
+
     /// Adds a port.
     ///
     /// # Errors
@@ -198,7 +178,7 @@ impl<S: Station> Network<S> {
         self.fabric.remove(id).map(|slot| slot.config)
     }
 
-    /// Exchanges what a port may send; false if there is no such port.
+    /// Exchanges what a port may send and whom it may reach; false if there is no such port.
     ///
     /// # Errors
     /// `AlreadyExists` if the policy binds an address that is another's.
@@ -208,6 +188,22 @@ impl<S: Station> Network<S> {
             slot.config.policy = policy;
         }
         Ok(found)
+    }
+
+    /// Lets `client` use `services` of `server` where one of them is isolated, in the place of those of an earlier link: see
+    /// [`Switch::set_link`]. False if one of them is not there, or both are the same.
+    pub fn set_link(&mut self, client: PortId, server: PortId, services: &[Service]) -> bool {
+        self.fabric.switch.set_link(client, server, services)
+    }
+
+    /// Takes a link back; false if there was none.
+    pub fn remove_link(&mut self, client: PortId, server: PortId) -> bool {
+        self.fabric.switch.remove_link(client, server)
+    }
+
+    /// Client, server and services of each link.
+    pub fn links(&self) -> impl Iterator<Item = (PortId, PortId, &[Service])> {
+        self.fabric.switch.links()
     }
 
     /// The ports, in the order of their slots.
@@ -271,13 +267,15 @@ impl<S: Station> Network<S> {
                         capture.frame(now, Direction::In, &frame);
                     }
                     if let ForStation::Yes = self.fabric.forward(now, Ingress::Port(id), &mut frame) {
-                        // What is left of a tag here is a priority, which the station has no use for.
-                        frame.pop_vlan();
                         let mut door = Door {
                             fabric: &mut self.fabric,
                             now,
                         };
-                        self.station.frame(now, id, &mut frame, &mut door);
+                        // What is left of a tag here is a priority or the station's own VLAN; it has no use for either.
+                        match Form::Untagged.apply(&mut frame) {
+                            Ok(()) => self.station.frame(now, id, &mut frame, &mut door),
+                            Err(reason) => door.drop(Some(id), reason),
+                        }
                         if self.station.costly() >= costly {
                             return true;
                         }
@@ -378,164 +376,6 @@ const READ_SLACK: usize = 64;
 /// Set in the tokens of ports; the station's are without.
 pub(crate) const PORT_TOKEN: usize = 1 << (usize::BITS - 1);
 
-/// Whether a frame is for the station as well, or only.
-enum ForStation {
-    Yes,
-    No,
-}
-
-impl Fabric {
-    fn slots(&self) -> impl Iterator<Item = &Slot> {
-        self.slots.iter().flatten()
-    }
-
-    fn slot_mut(&mut self, id: PortId) -> Option<&mut Slot> {
-        self.slots
-            .get_mut(id.slot())
-            .and_then(Option::as_mut)
-            .filter(|slot| slot.id == id)
-    }
-
-    fn add(&mut self, port: Box<dyn Port>, config: PortConfig) -> io::Result<PortId> {
-        let id = self.switch.add_port(&config.policy).map_err(into_io)?;
-        if let (Some(registry), Some(fd)) = (&self.registry, port.fd()) {
-            let token = mio::Token(PORT_TOKEN | id.0 as usize);
-            if let Err(e) = registry.register(&mut SourceFd(&fd.as_raw_fd()), token, mio::Interest::READABLE)
-            {
-                self.switch.remove_port(id);
-                return Err(e);
-            }
-        }
-        if self.slots.len() <= id.slot() {
-            self.slots.resize_with(id.slot() + 1, || None);
-        }
-        self.slots[id.slot()] = Some(Slot {
-            id,
-            config,
-            port,
-            capture: None,
-            rx: Traffic::default(),
-            tx: Traffic::default(),
-            drops: DropCounters::default(),
-            refusals: RefusalLog::default(),
-        });
-        Ok(id)
-    }
-
-    fn remove(&mut self, id: PortId) -> Option<Slot> {
-        self.slot_mut(id)?;
-        let slot = self.slots[id.slot()].take()?;
-        self.switch.remove_port(id);
-        if let (Some(registry), Some(fd)) = (&self.registry, slot.port.fd()) {
-            // A copy of the descriptor elsewhere would keep the registration alive; failing here means it is gone.
-            let _ = registry.deregister(&mut SourceFd(&fd.as_raw_fd()));
-        }
-        Some(slot)
-    }
-
-    /// Sends a frame to the ports it is for, and says whether it is for the station as well.
-    fn forward(&mut self, now: Instant, ingress: Ingress, frame: &mut Frame<'_>) -> ForStation {
-        let decision = self.switch.decide(now, ingress, frame.bytes());
-        if ingress == Ingress::Station || decision == Decision::Station {
-            self.relayed += frame.len() as u64;
-        }
-        match decision {
-            Decision::Drop(reason) => {
-                let ingress = match ingress {
-                    Ingress::Port(id) => Some(id),
-                    Ingress::Station => None,
-                };
-                self.count_drop(now, ingress, reason);
-                ForStation::No
-            }
-            Decision::Station => ForStation::Yes,
-            Decision::Port(id) => {
-                match self.slot_mut(id) {
-                    Some(slot) => slot.send(now, frame),
-                    None => self.station_drops.count(DropReason::NoPort),
-                }
-                ForStation::No
-            }
-            Decision::Flood(flood) => {
-                let Self { switch, slots, .. } = self;
-                for id in switch.flooded(flood, ingress) {
-                    if let Some(slot) = slots.get_mut(id.slot()).and_then(Option::as_mut) {
-                        slot.send(now, frame);
-                    }
-                }
-                match flood {
-                    Flood::Everyone => ForStation::Yes,
-                    Flood::Ports | Flood::Unknown(_) => ForStation::No,
-                }
-            }
-        }
-    }
-
-    fn count_drop(&mut self, now: Instant, ingress: Option<PortId>, reason: DropReason) {
-        match ingress.and_then(|id| self.slot_mut(id)) {
-            Some(slot) => {
-                slot.drops.count(reason);
-                if let Some(refusals) = slot.refusals.dropped(now, reason) {
-                    let (port, reason) = (&slot.config.name, reason.name());
-                    tracing::warn!(port, reason, refusals, "new flows are refused");
-                }
-            }
-            None => self.station_drops.count(reason),
-        }
-    }
-}
-
-impl Slot {
-    fn send(&mut self, now: Instant, frame: &mut Frame<'_>) {
-        if let Some(capture) = &mut self.capture {
-            capture.frame(now, Direction::Out, frame);
-        }
-        match self.port.send(frame) {
-            Ok(()) => self.tx.count(frame.len()),
-            Err(reason) => self.drops.count(reason),
-        }
-    }
-
-    fn status(&self) -> PortStatus {
-        PortStatus {
-            id: self.id,
-            name: self.config.name.clone(),
-            kind: self.port.kind(),
-            mtu: self.port.mtu(),
-            capabilities: self.port.capabilities(),
-            rx: self.rx,
-            tx: self.tx,
-            drops: self.drops.clone(),
-        }
-    }
-}
-
-/// The station's way into the switch.
-struct Door<'f> {
-    fabric: &'f mut Fabric,
-    now: Instant,
-}
-
-impl Out for Door<'_> {
-    fn send(&mut self, frame: &mut Frame<'_>) {
-        match self.fabric.forward(self.now, Ingress::Station, frame) {
-            // The switch never sends the station's frames back to it.
-            ForStation::Yes | ForStation::No => {}
-        }
-    }
-
-    fn drop(&mut self, ingress: Option<PortId>, reason: DropReason) {
-        self.fabric.count_drop(self.now, ingress, reason);
-    }
-}
-
-fn into_io(error: AddPortError) -> io::Error {
-    let kind = match error {
-        AddPortError::Full => io::ErrorKind::QuotaExceeded,
-        AddPortError::AddressTaken(_) => io::ErrorKind::AlreadyExists,
-    };
-    io::Error::new(kind, error)
-}
-
+mod fabric;
 #[cfg(test)]
 mod tests;

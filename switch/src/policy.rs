@@ -1,7 +1,9 @@
-//! What a port may send: the answer to spoofed addresses, rogue DHCP servers and rogue routers.
+//! What a port may send and whom it may reach: the answer to spoofed addresses, rogue DHCP servers, routers and bridges, and
+//! floods.
 //!
-//! A policy is data; the switch compiles it once into a [`Guard`] and holds every frame of the port against that. The
-//! cheapest test comes first: a frame from the wrong MAC address costs one comparison.
+//! A policy is data; the switch compiles what a frame says of its sender once into a [`Guard`] and holds every frame of the port
+//! against that. The cheapest test comes first: a frame from the wrong MAC address costs one comparison. The rest of a policy
+//! has modules of its own: [`crate::vlan`], [`crate::isolation`], [`crate::storm`].
 //!
 //! Addresses are held against the sender fields of ARP, the source of IPv4 and IPv6, and the target of neighbour
 //! advertisements, behind VLAN tags as well. Always allowed, because hosts need them to get an address at all: 0.0.0.0 as
@@ -14,6 +16,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 use crate::headers::{self, Fragment, Headers};
+use crate::isolation::Peers;
+use crate::storm::StormLimit;
+use crate::vlan::VlanMode;
 use crate::{DropReason, MacAddr};
 
 /// Which source MAC addresses a port may use.
@@ -53,7 +58,7 @@ pub enum Permission {
     Deny,
 }
 
-/// What a port may send. By default: anything.
+/// What a port may send, and whom it may reach. By default: anything, and anyone.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Policy {
     /// Source MAC addresses.
@@ -64,18 +69,48 @@ pub struct Policy {
     pub dhcp_server: Permission,
     /// Router advertisements and redirects.
     pub router_advertisements: Permission,
+    /// What bridges tell each other: see [`is_bridge_group`]. (Spanning tree's own group is forwarded for nobody.)
+    pub bridge_protocols: Permission,
+    /// The VLANs it is on.
+    pub vlan: VlanMode,
+    /// The ports it may exchange frames with.
+    pub peers: Peers,
+    /// How much of what goes to many ports it may send.
+    pub storm: Option<StormLimit>,
 }
 
 impl Policy {
-    /// The policy for a container that was given `mac` and `addresses`, and no other role.
+    /// The policy for a container that was given `mac` and `addresses`, and no other role. It is on the network without tags, may
+    /// reach every port, and is held to [`StormLimit::CONTAINER`].
     pub fn container(mac: MacAddr, addresses: impl IntoIterator<Item = IpNet>) -> Self {
         Self {
             mac: MacPolicy::Only(mac),
             addresses: AddressPolicy::Only(addresses.into_iter().collect()),
             dhcp_server: Permission::Deny,
             router_advertisements: Permission::Deny,
+            bridge_protocols: Permission::Deny,
+            vlan: VlanMode::Transparent,
+            peers: Peers::All,
+            storm: Some(StormLimit::CONTAINER),
         }
     }
+
+    /// The one MAC address that it allows, if it binds one.
+    pub fn bound_mac(&self) -> Option<MacAddr> {
+        match self.mac {
+            MacPolicy::Any => None,
+            MacPolicy::Only(mac) => Some(mac),
+        }
+    }
+}
+
+/// True for the groups of bridge protocols that a bridge which does not speak them passes on: 01:80:c2:00:00:2x (MVRP, GVRP: who
+/// wants which VLAN) and Cisco's 01:00:0c:cc:cc:cc and :cd (CDP, VTP and DTP; PVST+).
+pub fn is_bridge_group(dst: MacAddr) -> bool {
+    matches!(
+        dst.0,
+        [0x01, 0x80, 0xc2, 0, 0, 0x20..=0x2f] | [0x01, 0x00, 0x0c, 0xcc, 0xcc, 0xcc | 0xcd]
+    )
 }
 
 /// A policy made ready for frames.
@@ -85,6 +120,7 @@ pub struct Guard {
     addresses: Option<Prefixes>,
     dhcp_server: Permission,
     router: Permission,
+    bridge: Permission,
     /// Nothing in IP packets to hold against the policy.
     shallow: bool,
 }
@@ -132,10 +168,6 @@ const REDIRECT: u8 = 137;
 impl Guard {
     /// Makes `policy` ready.
     pub fn new(policy: &Policy) -> Self {
-        let mac = match policy.mac {
-            MacPolicy::Any => None,
-            MacPolicy::Only(mac) => Some(mac),
-        };
         let addresses = match &policy.addresses {
             AddressPolicy::Any => None,
             AddressPolicy::Only(networks) => Some(Prefixes::new(networks)),
@@ -143,10 +175,11 @@ impl Guard {
         let (dhcp_server, router) = (policy.dhcp_server, policy.router_advertisements);
         let shallow = addresses.is_none() && dhcp_server == Permission::Allow && router == Permission::Allow;
         Self {
-            mac,
+            mac: policy.bound_mac(),
             addresses,
             dhcp_server,
             router,
+            bridge: policy.bridge_protocols,
             shallow,
         }
     }
@@ -154,6 +187,14 @@ impl Guard {
     /// The one MAC address that the port may use, if it is bound to one.
     pub fn bound_mac(&self) -> Option<MacAddr> {
         self.mac
+    }
+
+    /// Whether the port may send to the group `dst`.
+    pub fn admit_group(&self, dst: MacAddr) -> Result<(), DropReason> {
+        match self.bridge {
+            Permission::Deny if is_bridge_group(dst) => Err(DropReason::Reserved),
+            Permission::Deny | Permission::Allow => Ok(()),
+        }
     }
 
     /// Whether the port may send the frame `bytes`, which has an Ethernet header.
@@ -176,6 +217,8 @@ impl Guard {
             headers::ARP => self
                 .admit_arp(src, bytes, ethernet.payload)
                 .unwrap_or(Err(DropReason::Malformed)),
+            // A third tag: what is behind it cannot be held against anything.
+            tag if headers::is_vlan(tag) => Err(DropReason::Malformed),
             _ => Ok(()),
         }
     }

@@ -1,3 +1,6 @@
+mod model;
+mod parted;
+
 use std::sync::{Arc, Mutex};
 
 use super::*;

@@ -219,6 +219,17 @@ fn rogue_routers() {
 }
 
 #[test]
+fn what_is_behind_three_tags_is_not_let_through() {
+    let packet = v4([10, 9, 0, 2], 6, 0, &[]);
+    let tags = [&[0, 6, 0x81, 0, 0, 7][..], &headers::IPV4.to_be_bytes(), &packet].concat();
+    let two = ethernet(None, 0x8100, &tags);
+    let three = ethernet(Some(5), 0x8100, &tags);
+    assert_eq!(guard().admit(OWN, &two), Ok(()));
+    assert_eq!(guard().admit(OWN, &three), Err(DropReason::Malformed));
+    assert_eq!(Guard::new(&Policy::default()).admit(OWN, &three), Ok(()));
+}
+
+#[test]
 fn what_is_allowed_is_let_through() {
     let router = Policy {
         router_advertisements: Permission::Allow,

@@ -1,5 +1,11 @@
 //! A packet socket on one end of a veth pair (or on any other interface).
 //!
+//! On a host interface it hears all of that LAN (it is promiscuous), as a bridge does, but not what the host itself sends there:
+//! containers on such a port do not reach the host by it, nor it them, as with macvlan. Segments that the host has put together
+//! (GRO) come as the super-frames they have become; those of a card that does so by itself (LRO) have lost the checksum that a
+//! super-frame must claim and are dropped (`bad-offload`): the kernel turns LRO off for bridges too, here the administrator does.
+//! The MTU is the interface's when the port is made.
+//!
 //! The kernel takes VLAN tags out of what it gives to a packet socket; they are put back here. Unlike a TAP's, this
 //! descriptor tells when the device goes (`ENETDOWN`, and no interface any more).
 
