@@ -7,7 +7,7 @@ use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use pontoon_fixtures::packet::{Between, Parsed, Payload};
 use pontoon_fixtures::sim::{self, Container, TcpId};
-use pontoon_switch::{DropReason, Frame, MacAddr, Offload};
+use pontoon_switch::{DropReason, Frame, MacAddr, Offload, PortId};
 use proptest::prelude::*;
 
 use super::{Dns, DnsStats};
@@ -49,6 +49,20 @@ fn answer(query: &[u8]) -> Vec<u8> {
     m.to_vec().unwrap()
 }
 
+/// What a router says of a question to `remote` that nobody there takes.
+fn unreachable(remote: &str) -> HostError {
+    HostError {
+        remote: at(remote),
+        origin: Origin::Icmp,
+        errno: 111,
+        kind: 3,
+        code: 3,
+        info: 0,
+        offender: None,
+        len: 0,
+    }
+}
+
 struct Server {
     rig: Rig,
     dns: Dns<SimHost>,
@@ -76,6 +90,11 @@ impl Server {
             let data = p.transport(f)[8..].to_vec();
             self.dns.query_udp(cx, p, port, &data);
         });
+    }
+
+    /// The container is called `name` from now on.
+    fn called(&mut self, name: &str, addrs: &[IpAddr]) {
+        assert!(self.dns.set_endpoint(PORT, &[name.to_owned()], addrs).is_empty());
     }
 
     fn ask(&mut self, payload: &[u8]) {
@@ -132,8 +151,8 @@ impl Server {
 fn names_of_the_network_are_answered_here() {
     let mut s = Server::new();
     let addrs: Vec<IpAddr> = vec!["10.0.2.100".parse().unwrap(), "fd00:2::100".parse().unwrap()];
-    assert!(s.dns.set_name("Web", addrs.clone()));
-    assert!(!s.dns.set_name("a..b", addrs.clone()));
+    let names = ["Web".to_owned(), "a..b".to_owned()];
+    assert_eq!(s.dns.set_endpoint(PORT, &names, &addrs), ["a..b"]);
     let mut ask = |name: &str, kind| {
         s.ask(&query(77, name, kind));
         let m = s.answered();
@@ -177,7 +196,7 @@ fn names_of_the_network_are_answered_here() {
     );
     assert!(s.upstream().is_empty());
     // Neither a name of a network nor one beside ours is ours.
-    s.dns.remove_name("web");
+    s.dns.detach(PORT);
     for name in ["web.", "web.lab.", "7.0.9.10.in-addr.arpa.", "xpontoon.internal."] {
         s.ask(&query(1, name, RecordType::A));
         assert_eq!(s.upstream().len(), 1, "{name}");
@@ -191,8 +210,8 @@ fn names_of_the_network_are_answered_here() {
 #[test]
 fn edns_is_answered_in_kind_and_long_answers_are_truncated() {
     let mut s = Server::new();
-    s.dns
-        .set_name("many", (1..=60).map(|i| IpAddr::from([10, 0, 2, i])).collect());
+    let many: Vec<IpAddr> = (1..=60).map(|i| IpAddr::from([10, 0, 2, i])).collect();
+    s.called("many", &many);
     s.ask(&query(1, "many.", RecordType::A));
     let m = s.answered();
     assert!(m.metadata.truncation && m.answers.is_empty() && m.edns.is_none());
@@ -232,17 +251,17 @@ fn the_rest_is_forwarded_as_it_is() {
         assert_eq!(got[0][2..], a[2..]);
         assert_eq!((s.dns.outstanding(), s.open(), s.dns.deadline()), (0, 0, None));
     }
-    // Identifications and ports are ours, and differ.
+    // Identifications and ports are ours, and differ, of as many as there may be sockets.
     let mut seen = std::collections::HashSet::new();
-    for i in 0..50 {
+    for i in 0..32 {
         s.ask(&query(i, "a.example.", RecordType::A));
         let up = s.upstream();
         seen.insert((super::message::id(&up[0].data), up[0].port));
     }
     let ids: std::collections::HashSet<u16> = seen.iter().map(|&(id, _)| id).collect();
     let ports: std::collections::HashSet<u16> = seen.iter().map(|&(_, p)| p).collect();
-    assert!(ids.len() > 45, "{}", ids.len());
-    assert_eq!(ports.len(), 50);
+    assert!(ids.len() > 28, "{}", ids.len());
+    assert_eq!(ports.len(), 32);
 }
 
 #[test]
@@ -323,17 +342,101 @@ fn without_a_socket_it_is_a_failure_at_once_and_counted() {
 }
 
 #[test]
-fn where_descriptors_are_few_so_are_the_questions_that_wait() {
-    let mut s = Server::new();
-    for (limit, share) in [(0, 4), (20, 5), (1000, 250), (usize::MAX, 256)] {
+fn where_descriptors_are_few_so_are_the_sockets() {
+    for (limit, sockets) in [(0, 2), (64, 8), (usize::MAX, 32)] {
+        let mut s = Server::new();
         s.dns.limit(limit);
-        for id in 0..share + 1 {
+        for id in 0..100 {
             s.ask(&query(id, "a.example.", RecordType::A));
         }
-        assert_eq!(s.dns.outstanding(), usize::from(share), "{limit}");
-        assert_eq!(s.rig.dropped(), [DropReason::QuotaFull], "{limit}");
-        s.pass(10_000);
+        assert_eq!((s.dns.outstanding(), s.open()), (100, sockets), "{limit}");
+        assert!(s.rig.dropped().is_empty());
+        // Whose answer is whose is known all the same.
+        for up in s.upstream() {
+            s.inject(up.port, FIRST, &answer(&up.data));
+        }
+        let mut ids: Vec<u16> = s.answers().iter().map(|m| super::message::id(m)).collect();
+        ids.sort_unstable();
+        assert_eq!(ids, (0..100).collect::<Vec<_>>());
+        assert_eq!((s.dns.outstanding(), s.open(), s.dns.deadline()), (0, 0, None));
     }
+}
+
+#[test]
+fn without_a_further_descriptor_questions_share_what_there_is() {
+    let mut s = Server::new();
+    s.rig.host.udp.borrow_mut().descriptors = Some(1);
+    for id in 0..10 {
+        s.ask(&query(id, "a.example.", RecordType::A));
+    }
+    assert_eq!((s.dns.outstanding(), s.open()), (10, 1));
+    assert_eq!(s.dns.stats().forward.opened, 1);
+}
+
+#[test]
+fn a_shared_socket_takes_so_many_questions_and_no_more() {
+    let mut s = Server::new();
+    s.dns.limit(0);
+    let mut ports = std::collections::HashSet::new();
+    for n in 0..4000u32 {
+        // There are always a few, so that no socket is ever without one.
+        s.ask_from(
+            CONTAINER,
+            "10.0.2.100",
+            1000 + (n % 60_000) as u16,
+            &query(n as u16, "a.example.", RecordType::A),
+        );
+        if n >= 8 {
+            let up = s.rig.host.udp.borrow_mut().sent.pop_front().unwrap();
+            ports.insert(up.port);
+            s.inject(up.port, FIRST, &answer(&up.data));
+        }
+    }
+    assert!(s.open() <= 2);
+    assert!(ports.len() >= 4000 / 256, "{} ports", ports.len());
+    // Nor for longer than some seconds.
+    let mut s = Server::new();
+    s.dns.limit(0);
+    let mut ports = std::collections::HashSet::new();
+    for n in 0..60 {
+        s.ask(&query(n, "a.example.", RecordType::A));
+        s.pass(1000);
+        let up = s.upstream();
+        ports.extend(up.iter().map(|u| u.port));
+        if let Some(up) = up.first().filter(|_| n > 1) {
+            s.inject(up.port, FIRST, &answer(&up.data));
+        }
+    }
+    assert!(ports.len() >= 4, "{} ports", ports.len());
+}
+
+#[test]
+fn an_error_is_about_the_question_that_it_quotes() {
+    let mut s = Server::new();
+    s.rig.host.udp.borrow_mut().descriptors = Some(1);
+    for id in 0..3 {
+        s.ask(&query(id, "a.example.", RecordType::A));
+    }
+    let up = s.upstream();
+    let error = unreachable(FIRST);
+    let quoted = &up[1].data[..8];
+    assert!(
+        s.rig
+            .host
+            .udp
+            .borrow_mut()
+            .inject_error(up[1].port, error, quoted)
+    );
+    s.events();
+    let next = s.upstream();
+    assert_eq!(next.len(), 1);
+    assert_eq!((next[0].how.remote, &next[0].data), (at(SECOND), &up[1].data));
+    // Without a quotation it is about all that wait for that resolver.
+    assert!(s.rig.host.udp.borrow_mut().inject_error(up[1].port, error, &[]));
+    s.events();
+    let next = s.upstream();
+    assert_eq!(next.len(), 2);
+    assert!(next.iter().all(|n| n.how.remote == at(SECOND)));
 }
 
 #[test]
@@ -342,17 +445,13 @@ fn refusals_of_every_kind_lead_on_at_once() {
     // An ICMP error for the first, SERVFAIL by the second.
     s.ask(&query(1, "a.example.", RecordType::A));
     let up = s.upstream().remove(0);
-    let error = HostError {
-        remote: at(FIRST),
-        origin: Origin::Icmp,
-        errno: 111,
-        kind: 3,
-        code: 3,
-        info: 0,
-        offender: None,
-        len: 0,
-    };
-    assert!(s.rig.host.udp.borrow_mut().inject_error(up.port, error, &[]));
+    assert!(
+        s.rig
+            .host
+            .udp
+            .borrow_mut()
+            .inject_error(up.port, unreachable(FIRST), &[])
+    );
     s.events();
     let up = s.upstream().remove(0);
     assert_eq!(up.how.remote, at(SECOND));
@@ -418,39 +517,76 @@ fn answers_that_the_link_does_not_take_are_truncated() {
 #[test]
 fn outstanding_questions_are_bounded_for_each_and_for_all() {
     let mut s = Server::new();
-    for i in 0..257u16 {
-        s.ask(&query(i, "a.example.", RecordType::A));
-    }
-    assert_eq!(s.answered().metadata.response_code, ResponseCode::ServFail);
-    assert_eq!(s.rig.dropped(), [DropReason::QuotaFull]);
-    for c in 1..=3u8 {
-        for i in 0..256u16 {
-            let mac = MacAddr([2, 7, 0, 0, 0, c]);
+    // Each on a port of the switch of its own: half of what is left is for each.
+    let mut outstanding = 0;
+    for (port, share) in [(1, 4096), (2, 4096), (3, 2731), (4, 1820)] {
+        for i in 0..=share {
+            s.rig.port = PortId(port);
             s.ask_from(
-                mac,
-                &format!("10.0.2.{c}"),
+                CONTAINER,
+                &format!("10.0.2.{port}"),
                 5000,
                 &query(i, "a.example.", RecordType::A),
             );
         }
+        outstanding += usize::from(share);
+        assert_eq!(s.dns.outstanding(), outstanding);
+        assert_eq!(s.answered().metadata.response_code, ResponseCode::ServFail);
+        assert_eq!(s.rig.dropped(), [DropReason::QuotaFull], "{port}");
     }
-    assert_eq!(s.dns.outstanding(), 1024);
-    s.rig.sent();
-    s.ask_from(
-        MacAddr([2, 7, 0, 0, 0, 9]),
-        "10.0.2.9",
-        5000,
-        &query(1, "a.example.", RecordType::A),
-    );
-    assert_eq!(s.rig.dropped(), [DropReason::TableFull]);
-    assert_eq!((s.dns.stats().share, s.dns.stats().full), (1, 1));
-    assert_eq!(s.open(), 1024);
+    assert_eq!((s.dns.stats().share, s.dns.stats().full), (4, 0));
+    assert_eq!(s.open(), 32);
     s.pass(8000);
     assert_eq!((s.dns.outstanding(), s.open(), s.dns.deadline()), (0, 0, None));
     s.rig.sent();
     s.upstream();
     s.ask(&query(1, "a.example.", RecordType::A));
     assert_eq!(s.upstream().len(), 1, "room again");
+}
+
+#[test]
+fn questions_that_wait_for_long_give_way_to_new_ones() {
+    let mut s = Server::new();
+    for i in 0..4096 {
+        s.ask(&query(i, "silent.example.", RecordType::A));
+    }
+    s.pass(1900);
+    s.ask(&query(5000, "quick.example.", RecordType::A));
+    assert_eq!(s.answered().metadata.response_code, ResponseCode::ServFail);
+    assert_eq!(s.rig.dropped(), [DropReason::QuotaFull]);
+    s.pass(100);
+    s.upstream();
+    s.ask(&query(5001, "quick.example.", RecordType::A));
+    let m = s.answered();
+    assert_eq!(
+        (m.metadata.id, m.metadata.response_code),
+        (0, ResponseCode::ServFail),
+        "the oldest"
+    );
+    assert_eq!(s.dns.outstanding(), 4096);
+    let up = s.upstream().remove(0);
+    s.inject(up.port, FIRST, &answer(&up.data));
+    let m = s.answered();
+    assert_eq!((m.metadata.id, m.answers.len()), (5001, 1));
+}
+
+#[test]
+fn without_a_way_out_nobody_is_asked() {
+    let mut s = Server::new();
+    s.rig.config.egress = crate::config::Egress::None;
+    s.called("web", &["10.0.2.100".parse().unwrap()]);
+    s.ask(&query(1, "web.", RecordType::A));
+    assert_eq!(s.answered().answers.len(), 1);
+    for name in ["example.org.", "nobody.", "1.2.0.192.in-addr.arpa."] {
+        s.ask(&query(2, name, RecordType::A));
+        assert_eq!(
+            s.answered().metadata.response_code,
+            ResponseCode::Refused,
+            "{name}"
+        );
+    }
+    assert!(s.upstream().is_empty());
+    assert_eq!((s.dns.stats().refused, s.dns.outstanding()), (3, 0));
 }
 
 #[test]
@@ -525,7 +661,7 @@ impl Tcp {
                     continue;
                 }
                 let frame = Frame::whole(&mut bytes, offload);
-                let packet = crate::packet::Packet::parse(PORT, &frame).unwrap();
+                let packet = crate::packet::Packet::parse(self.server.rig.port, &frame).unwrap();
                 let mut cx = self.server.rig.cx();
                 if !link.icmpv6_link(&mut cx, &packet, &frame) {
                     self.server.dns.segment(&mut cx, &packet, &frame);
@@ -600,7 +736,7 @@ impl Tcp {
 fn tcp_clients_are_answered_from_here_and_from_there() {
     for (gateway, partial) in [("10.0.2.2:53", true), ("[fd00:2::2]:53", false)] {
         let mut t = Tcp::new();
-        t.server.dns.set_name("web", vec!["10.0.2.100".parse().unwrap()]);
+        t.server.called("web", &["10.0.2.100".parse().unwrap()]);
         t.server.rig.host.tcp.servers.insert(at(FIRST), Outcome::Wait);
         let id = t.connect(gateway);
         assert_eq!(t.server.dns.connections(), 1, "{partial}");
@@ -638,6 +774,28 @@ fn tcp_clients_are_answered_from_here_and_from_there() {
             (0, 0, 0)
         );
     }
+}
+
+#[test]
+fn who_asks_by_tcp_is_known_by_the_port() {
+    let mut t = Tcp::new();
+    let view = [("db".to_owned(), vec!["10.7.0.5".parse().unwrap()])];
+    t.server.dns.set_view(PORT, &view);
+    let id = t.connect("10.0.2.2:53");
+    t.send(id, &query(1, "db.", RecordType::A));
+    assert_eq!(t.receive(id)[0].answers.len(), 1);
+    // Another port that speaks in this one's name.
+    t.server.rig.port = PortId(99);
+    t.client.tcp_send(id, &[0]);
+    t.run(20);
+    assert!(t.server.rig.dropped().contains(&DropReason::BadSourceAddress));
+    // The container has gone, and its address with it: the next one begins anew.
+    t.server.dns.detach(PORT);
+    assert_eq!(t.server.dns.connections(), 0);
+    t.client.tcp_abort(id);
+    let id = t.connect("10.0.2.2:53");
+    t.send(id, &query(2, "db.", RecordType::A));
+    assert!(t.receive(id)[0].answers.is_empty());
 }
 
 #[test]
@@ -718,7 +876,7 @@ fn idle_half_open_and_broken_connections_end() {
     t.run(32_000);
     assert_eq!(t.server.dns.connections(), 0);
     let again = t.connect("10.0.2.2:53");
-    t.server.dns.set_name("web", vec!["10.0.2.100".parse().unwrap()]);
+    t.server.called("web", &["10.0.2.100".parse().unwrap()]);
     t.send(again, &query(2, "web.", RecordType::A));
     assert_eq!(t.receive(again).len(), 1);
 }
@@ -726,7 +884,7 @@ fn idle_half_open_and_broken_connections_end() {
 #[test]
 fn pipelined_questions_are_all_answered() {
     let mut t = Tcp::new();
-    t.server.dns.set_name("web", vec!["10.0.2.100".parse().unwrap()]);
+    t.server.called("web", &["10.0.2.100".parse().unwrap()]);
     let id = t.connect("10.0.2.2:53");
     let mut all = Vec::new();
     for i in 0..500u16 {
@@ -745,8 +903,7 @@ proptest! {
     #[test]
     fn random_messages_panic_nobody(mut bytes in prop::collection::vec(any::<u8>(), 0..300), name in "[a-z.]{0,70}") {
         let mut s = Server::new();
-        s.dns.set_name("web", vec!["10.0.2.100".parse().unwrap()]);
-        s.dns.set_name(&name, vec!["10.0.2.101".parse().unwrap()]);
+        s.dns.set_endpoint(PORT, &["web".to_owned(), name], &["10.0.2.100".parse().unwrap()]);
         s.ask(&bytes);
         // As a question, and as one for a name of ours with rubbish behind it.
         if bytes.len() >= 12 {
@@ -796,7 +953,7 @@ proptest! {
 #[test]
 fn statistics_tell_what_was_done() {
     let mut s = Server::new();
-    s.dns.set_name("web", vec!["10.0.2.100".parse().unwrap()]);
+    s.called("web", &["10.0.2.100".parse().unwrap()]);
     s.ask(&query(1, "web.", RecordType::A));
     s.ask(&query(2, "far.example.", RecordType::A));
     s.pass(8000);
