@@ -179,8 +179,8 @@ impl World {
         let host = gateway.host_mut();
         let names = host.udp.borrow_mut().open();
         let sockets = host.tcp.open() + names + host.ping.borrow_mut().open();
-        // Name servers are asked by 64 sockets and 256 connections at most.
-        assert!(sockets <= SOCKETS as usize + 320, "{sockets} sockets");
+        // Name servers are asked by 128 sockets and 128 connections at most.
+        assert!(sockets <= SOCKETS as usize + 256, "{sockets} sockets");
     }
 
     /// After a day's silence nothing of it all is left.

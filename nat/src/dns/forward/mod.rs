@@ -35,9 +35,10 @@ use tcp::{Moved, TcpQuery};
 /// over half a second each. One has about 500 bytes.
 pub(super) const OUTSTANDING: usize = 16_384;
 pub(super) const SHARE: usize = 4096;
-/// Sockets at most: of each IP version for UDP, and connections for TCP, of which a container may have half.
+/// Sockets at most: of each IP version for UDP, and as many again that wait for their last answers; and connections for
+/// TCP, of which a container may have half.
 const POOL: usize = 32;
-const STREAMS: usize = 256;
+const STREAMS: usize = 128;
 /// The same where descriptors are few.
 const LEAST_POOL: usize = 2;
 const LEAST_STREAMS: usize = 8;
@@ -204,7 +205,7 @@ impl<H: UdpHost + TcpHost> Forwarder<H> {
     }
 
     pub(super) fn limit(&mut self, sockets: usize) {
-        self.pool.limit((sockets / 8).clamp(LEAST_POOL, POOL));
+        self.pool.limit((sockets / 16).clamp(LEAST_POOL, POOL));
         self.most_streams = (sockets / 2).clamp(LEAST_STREAMS, STREAMS);
     }
 
@@ -467,8 +468,8 @@ impl<H: UdpHost + TcpHost> Forwarder<H> {
             return Ok(());
         };
         let place = match query.upstream {
-            // A repetition goes the same way: a late answer to the first counts too.
-            Upstream::Udp(place) if place.version == version => place,
+            // A repetition goes the same way if it can: a late answer to the first counts too.
+            Upstream::Udp(place) if place.version == version && self.pool.holds(place, now) => place,
             Upstream::Udp(_) | Upstream::Tcp(_) | Upstream::None => {
                 if let Upstream::Udp(old) = std::mem::replace(&mut query.upstream, Upstream::None) {
                     self.pool.release(old);

@@ -4,7 +4,8 @@
 //! it. Only when there are as many sockets as there may be do questions share them, each on one drawn at random: then it
 //! is the port of one in so many, and the identification, which on one socket no two questions have, that is to be guessed.
 //! A socket takes some hundred questions, or those of some seconds, so that its port is worth nothing to whoever finds it
-//! out: it takes no more then, and closes with the last that it has.
+//! out: it takes no more then, and closes with the last that it has. What is asked again moves to another, so that names
+//! whose servers are silent do not keep it open; there is room for as many that wait for their end as there are in use.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -67,12 +68,12 @@ impl<S> Shared<S> {
 #[derive(Debug)]
 pub(super) struct Pool<S> {
     sockets: Slab<Shared<S>>,
-    /// Of each IP version at most.
+    /// Of each IP version at most that take questions; and as many that take none any more.
     most: usize,
 }
 
 impl<S: UdpSocket> Pool<S> {
-    /// No sockets yet, and at most so many of each IP version.
+    /// No sockets yet, and at most so many of each IP version in use.
     pub(super) fn new(most: usize) -> Self {
         Self {
             sockets: Slab::default(),
@@ -97,9 +98,9 @@ impl<S: UdpSocket> Pool<S> {
         question: Key,
         draw: &mut Draw,
     ) -> io::Result<Place> {
-        let of_version = |(_, s): &(Key, &Shared<S>)| s.version == version;
-        let there_are = self.sockets.iter().filter(of_version).count();
-        let opened = if there_are < self.most {
+        let of_version = || self.sockets.iter().filter(|(_, s)| s.version == version);
+        let in_use = of_version().filter(|(_, s)| s.takes(now)).count();
+        let opened = if in_use < self.most && of_version().count() < 2 * self.most {
             self.open(host, now, version).map(Some)
         } else {
             Ok(None)
@@ -160,6 +161,11 @@ impl<S: UdpSocket> Pool<S> {
             n => of_version().filter(|(_, s)| s.takes(now)).nth(pick(n, draw)),
         }
         .map(|(key, _)| key)
+    }
+
+    /// True if a question may be asked again from `place`.
+    pub(super) fn holds(&self, place: Place, now: Instant) -> bool {
+        self.sockets.get(place.socket).is_some_and(|s| s.takes(now))
     }
 
     /// A question needs its place no more. A socket without questions closes.
