@@ -15,20 +15,22 @@
 //! for. Else the new one is refused.
 
 mod pool;
+mod query;
 mod tcp;
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use pontoon_switch::{Instant, MacAddr, PortId, Ready};
+use pontoon_switch::{Instant, PortId, Ready};
 
 use super::message::{self, Question, rcode};
-use super::stream::ConnId;
 use crate::host::{IpVersion, Kind, TcpHost, Token, UdpHost};
 use crate::slab::{Key, Slab};
-use pool::{Draw, Place, Pool};
+use pool::{Draw, Pool};
+pub(super) use query::{Answer, Client, Refusal};
+use query::{Attempt, Query, Upstream};
 use tcp::{Moved, TcpQuery};
 
 /// Questions outstanding at most, in all and of one container: so many that 5,000 a second of one container's may take
@@ -54,89 +56,6 @@ const MESSAGE: usize = 65_535;
 const READ_BUDGET: usize = 256;
 /// In a token's index: it is that of a question with a connection of its own, not that of a socket of the pool.
 const STREAM: u32 = 1 << 31;
-
-/// Who asked.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Client {
-    /// By UDP.
-    Udp {
-        /// Its port on the switch.
-        port: PortId,
-        /// Its Ethernet address.
-        mac: MacAddr,
-        /// Its address and port.
-        addr: SocketAddr,
-        /// The gateway's address that it asked.
-        local: IpAddr,
-    },
-    /// By TCP.
-    Tcp {
-        /// Its port on the switch.
-        port: PortId,
-        /// Its connection.
-        conn: ConnId,
-    },
-}
-
-impl Client {
-    /// The port on the switch that the question came from.
-    pub(super) fn port(&self) -> PortId {
-        match *self {
-            Self::Udp { port, .. } | Self::Tcp { port, .. } => port,
-        }
-    }
-}
-
-/// An answer to be delivered, with the client's own identification.
-pub(super) type Answer = (Client, Vec<u8>);
-
-/// Why a question was not taken.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Refusal {
-    /// Too many are outstanding.
-    Full,
-    /// The container has too many outstanding.
-    Share,
-    /// The host has no socket left to ask by; the client has been told.
-    Exhausted,
-}
-
-enum Upstream<S> {
-    None,
-    Udp(Place),
-    Tcp(TcpQuery<S>),
-}
-
-struct Query<S> {
-    client: Client,
-    client_id: u16,
-    question: Question,
-    /// The client's message with our identification, behind its length.
-    framed: Vec<u8>,
-    upstream: Upstream<S>,
-    asked: Vec<SocketAddr>,
-    attempts: usize,
-    since: Instant,
-    /// When the present attempt ends.
-    next: Instant,
-}
-
-impl<S> Query<S> {
-    fn end(&self) -> Instant {
-        self.since + PATIENCE
-    }
-
-    fn id(&self) -> u16 {
-        message::id(&self.framed[2..])
-    }
-
-    /// True if `remote` has been asked.
-    fn has_asked(&self, remote: SocketAddr) -> bool {
-        // IPv6 addresses come with a scope.
-        let same = |a: &SocketAddr| (a.ip(), a.port()) == (remote.ip(), remote.port());
-        self.asked.iter().any(same)
-    }
-}
 
 /// What a container has outstanding.
 #[derive(Debug, Default)]
@@ -544,16 +463,6 @@ impl<H: UdpHost + TcpHost> Forwarder<H> {
         message::set_id(&mut response, query.client_id);
         done.push((query.client, response));
     }
-}
-
-/// What came of asking a resolver.
-enum Attempt {
-    /// It has been asked.
-    Made,
-    /// None is left to be asked; the client has been told.
-    GivenUp,
-    /// The same, as the host has no socket left.
-    Exhausted,
 }
 
 /// True for the errors of a host that has no descriptor or memory left.
