@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::rc::Rc;
 
 use pontoon_fixtures::packet::{Between, Tcp, flags};
-use pontoon_nat::config::{Config, Filtering, HostLoopback, LinkLocal, Subnet4};
+use pontoon_nat::config::{Config, Egress, Filtering, HostLoopback, LinkLocal, Subnet4};
 use pontoon_nat::{Endpoint, Gateway, Secrets};
 use pontoon_switch::{DropReason, Frame, Instant, MacAddr, Offload, Out, PortId, Ready, Station};
 
@@ -82,6 +82,7 @@ impl Default for Rig {
             resolvers: Vec::new(),
             search: Vec::new(),
             hosts: Vec::new(),
+            egress: Egress::Host,
             host_loopback: HostLoopback::Unreachable,
             link_local: LinkLocal::Refused,
             filtering: Filtering::AddressDependent,
@@ -98,6 +99,7 @@ impl Default for Rig {
         gateway.attach(Endpoint {
             port: PORT,
             name: "one".to_owned(),
+            names: vec!["one".to_owned()],
             mac: CONTAINER,
             addresses: vec![Ipv4Addr::new(10, 0, 2, 100).into()],
         });

@@ -116,6 +116,9 @@ impl TcpSocket for Socket {
     fn local_addr(&self) -> io::Result<SocketAddr> {
         Ok(HOST)
     }
+    fn peer_addr(&self) -> io::Result<SocketAddr> {
+        Ok(SERVER)
+    }
 }
 
 impl UdpHost for Host {

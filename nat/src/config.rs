@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
-use pontoon_switch::MacAddr;
+use pontoon_switch::{DropReason, MacAddr};
 use serde::{Deserialize, Serialize};
 
 /// Where the gateway answers DNS.
@@ -117,6 +117,18 @@ pub enum HostLoopback {
     ByGateway,
 }
 
+/// Whether there is a way out of the network.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Egress {
+    /// By the host's sockets.
+    #[default]
+    Host,
+    /// None: what goes beyond the link, the host's loopback included, is refused, names that are not the network's own are
+    /// too, and no default route is offered.
+    None,
+}
+
 /// Whether 169.254.0.0/16 (cloud metadata lives at 169.254.169.254) can be reached through the gateway.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -180,6 +192,8 @@ pub struct Config {
     pub search: Vec<String>,
     /// Further names: name and address.
     pub hosts: Vec<(String, IpAddr)>,
+    /// Way out.
+    pub egress: Egress,
     /// Way to the host's loopback.
     pub host_loopback: HostLoopback,
     /// Way to link-local addresses.
@@ -197,6 +211,19 @@ impl Config {
     pub fn link_local6(&self) -> Ipv6Addr {
         let [a, b, c, d, e, f] = self.mac.0;
         Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+    }
+
+    /// False for a gateway that has no address and says nothing: whoever else is on the link answers for it.
+    pub fn has_subnet(&self) -> bool {
+        self.subnet4.is_some() || self.subnet6.is_some()
+    }
+
+    /// True if the gateway's address leads to the host's loopback.
+    pub fn leads_to_loopback(&self) -> bool {
+        match (self.egress, self.host_loopback) {
+            (Egress::Host, HostLoopback::ByGateway) => true,
+            (Egress::Host, HostLoopback::Unreachable) | (Egress::None, _) => false,
+        }
     }
 
     /// True if `addr` is one of the gateway's own.
@@ -256,6 +283,9 @@ impl Config {
     /// The gateway's own address leads to the host's loopback if that is allowed, that of a name server beside it never;
     /// loopback, unspecified and IPv4-mapped addresses never leave the gateway, whatever is allowed.
     pub fn destination(&self, dst: IpAddr) -> Result<IpAddr, Forbidden> {
+        if self.egress == Egress::None {
+            return Err(Forbidden::NoEgress);
+        }
         if self.is_name_server_apart(dst) {
             return Err(Forbidden::HostLoopback);
         }
@@ -314,6 +344,18 @@ pub enum Forbidden {
     LinkLocal,
     /// Broadcast, multicast or reserved.
     NotUnicast,
+    /// There is no way out of the network.
+    NoEgress,
+}
+
+impl Forbidden {
+    /// The counter for what goes there.
+    pub fn reason(self) -> DropReason {
+        match self {
+            Self::HostLoopback | Self::LinkLocal | Self::NotUnicast => DropReason::Forbidden,
+            Self::NoEgress => DropReason::NoEgress,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -335,6 +377,7 @@ mod tests {
             resolvers: Vec::new(),
             search: Vec::new(),
             hosts: Vec::new(),
+            egress: Egress::Host,
             host_loopback,
             link_local,
             filtering: Filtering::AddressDependent,
@@ -405,6 +448,28 @@ mod tests {
         assert_eq!(refused.destination(metadata), Err(Forbidden::LinkLocal));
         let allowed = config(HostLoopback::Unreachable, LinkLocal::Allowed);
         assert_eq!(allowed.destination(metadata), Ok(metadata));
+    }
+
+    #[test]
+    fn without_a_way_out_nothing_is_a_destination() {
+        let mut c = config(HostLoopback::ByGateway, LinkLocal::Allowed);
+        c.egress = Egress::None;
+        for addr in [
+            "198.51.100.1",
+            "2001:db8::1",
+            "10.0.2.2",
+            "fd00::2",
+            "127.0.0.1",
+            "169.254.169.254",
+        ] {
+            assert_eq!(
+                c.destination(addr.parse().unwrap()),
+                Err(Forbidden::NoEgress),
+                "{addr}"
+            );
+        }
+        assert_eq!(Forbidden::NoEgress.reason(), DropReason::NoEgress);
+        assert!(!c.leads_to_loopback());
     }
 
     #[test]

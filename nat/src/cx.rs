@@ -10,6 +10,7 @@ use crate::flow;
 use crate::icmp::RateLimiter;
 use crate::link::{Heard, Neighbours};
 use crate::packet::{ETHERNET, IpRepr};
+use crate::publish::Sources;
 use crate::share::{Shares, Ticket};
 
 /// The surroundings of one call: time, the way out, the host, and what all parts share.
@@ -30,6 +31,8 @@ pub struct Cx<'a, H> {
     pub buf: &'a mut [u8],
     /// How many host sockets each container may hold.
     pub shares: &'a mut Shares,
+    /// Which clients may use published ports.
+    pub sources: &'a Sources,
     /// How many ICMP errors each container may be told.
     pub errors: &'a mut RateLimiter,
     /// The next IPv4 identification.
@@ -48,6 +51,7 @@ impl<H> Cx<'_, H> {
             neighbours: self.neighbours,
             buf,
             shares: self.shares,
+            sources: self.sources,
             errors: self.errors,
             ident: self.ident,
         }

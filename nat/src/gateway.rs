@@ -1,6 +1,6 @@
 //! The gateway as a station: sorts frames to its parts and lends them what they share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -10,7 +10,7 @@ use pontoon_switch::station::TURN;
 use pontoon_switch::{DropReason, Frame, Instant, MacAddr, Out, PortId, Ready, Station};
 use smoltcp::wire::{EthernetProtocol, IpProtocol};
 
-use crate::config::Config;
+use crate::config::{Config, Forbidden};
 use crate::cx::Cx;
 use crate::dns::{self, Dns};
 use crate::flow::{self, FlowView, Limits, Protocol};
@@ -20,22 +20,26 @@ use crate::host::{Host, IpVersion, Kind, Token};
 use crate::icmp::{self, ContainerError, IcmpError};
 use crate::link::{Link, Neighbours};
 use crate::packet::Packet;
-use crate::publish::{RuleId, Transport};
+use crate::publish::{RuleId, Sources, Target, Transport};
 use crate::share::Shares;
 use crate::slab::Key;
 use crate::udp::Datagram;
 use crate::{tcp, udp};
+
+mod endpoints;
 
 /// A container on the network, as the gateway knows it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Endpoint {
     /// Its port on the switch.
     pub port: PortId,
-    /// Its name, which the gateway's DNS answers.
+    /// Its name, for people.
     pub name: String,
+    /// The names that the gateway's DNS has for it: its own, aliases. The first is what its addresses are called.
+    pub names: Vec<String>,
     /// Its Ethernet address.
     pub mac: MacAddr,
-    /// Its addresses; none if they are its own business.
+    /// Its addresses, of either IP version or both; none if they are its own business.
     pub addresses: Vec<IpAddr>,
 }
 
@@ -94,6 +98,7 @@ struct Shared<H> {
     neighbours: Neighbours,
     buf: Box<[u8]>,
     shares: Shares,
+    sources: Sources,
     errors: icmp::RateLimiter,
     ident: u16,
 }
@@ -109,6 +114,7 @@ impl<H> Shared<H> {
             neighbours: &mut self.neighbours,
             buf: &mut self.buf,
             shares: &mut self.shares,
+            sources: &self.sources,
             errors: &mut self.errors,
             ident: &mut self.ident,
         }
@@ -127,6 +133,8 @@ pub struct Gateway<H: Host> {
     endpoints: BTreeMap<PortId, Endpoint>,
     rules: BTreeMap<RuleId, Rule>,
     next_rule: u32,
+    /// Ports of containers whose rules on clients have changed since the last flush.
+    resourced: BTreeSet<Target>,
 }
 
 /// A publishing rule in force: where its socket is.
@@ -157,6 +165,7 @@ impl<H: Host> Gateway<H> {
                 neighbours: Neighbours::default(),
                 buf: vec![0; HEADROOM + MAX_FRAME].into_boxed_slice(),
                 shares: Shares::default(),
+                sources: Sources::default(),
                 errors: icmp::RateLimiter::default(),
                 ident: secrets.index.0 as u16,
                 config,
@@ -164,6 +173,7 @@ impl<H: Host> Gateway<H> {
             endpoints: BTreeMap::new(),
             rules: BTreeMap::new(),
             next_rule: 1,
+            resourced: BTreeSet::new(),
         }
     }
 
@@ -172,9 +182,9 @@ impl<H: Host> Gateway<H> {
         self.shared.shares.limit(limit);
     }
 
-    /// Bounds how many questions may wait for a name server, each of which has a socket besides those of
-    /// [`Gateway::limit_sockets`].
-    pub fn limit_questions(&mut self, limit: usize) {
+    /// Bounds how many host sockets name servers may be asked by, within what is bearable at all; they are besides those
+    /// of [`Gateway::limit_sockets`].
+    pub fn limit_name_sockets(&mut self, limit: usize) {
         self.dns.limit(limit);
     }
 
@@ -191,45 +201,6 @@ impl<H: Host> Gateway<H> {
     /// The configuration.
     pub fn config(&self) -> &Config {
         &self.shared.config
-    }
-
-    /// Takes note of a container: its addresses are pinned to its MAC, DHCP gives it its own address.
-    pub fn attach(&mut self, endpoint: Endpoint) {
-        for &address in &endpoint.addresses {
-            self.shared.neighbours.pin(address, endpoint.mac);
-            if let IpAddr::V4(v4) = address {
-                self.link.assign(endpoint.mac, v4);
-            }
-        }
-        // Of one that finds its addresses for itself nothing is known that could be answered.
-        let known = !endpoint.addresses.is_empty();
-        if known && !self.dns.set_name(&endpoint.name, endpoint.addresses.clone()) {
-            tracing::warn!(
-                name = endpoint.name,
-                "the container's name is none that DNS can answer for"
-            );
-        }
-        self.shared.shares.attach(endpoint.port);
-        self.endpoints.insert(endpoint.port, endpoint);
-    }
-
-    /// Forgets the container at `port`: its flows end, what is published of it closes.
-    pub fn detach(&mut self, now: Instant, port: PortId, out: &mut dyn Out) {
-        self.rules.retain(|_, r| r.port != port);
-        self.shared.shares.detach(port);
-        self.shared.shares.keep(self.rules.len());
-        let mut cx = self.shared.cx(now, out);
-        self.tcp.detach(&mut cx, port);
-        self.udp.detach(&mut cx, port);
-        self.echo.detach(&mut cx, port);
-        if let Some(endpoint) = self.endpoints.remove(&port) {
-            for address in endpoint.addresses {
-                self.fragments.forget(address);
-                self.shared.neighbours.unpin(address);
-            }
-            self.link.unassign(endpoint.mac);
-            self.dns.remove_name(&endpoint.name);
-        }
     }
 
     /// Leads clients of `listener` to `container` at `port`.
@@ -459,13 +430,12 @@ impl<H: Host> Gateway<H> {
             IpProtocol::Udp => self.udp.packet(&mut cx, &packet, frame),
             IpProtocol::Icmp | IpProtocol::Icmpv6 => self.icmp(now, &packet, frame, out),
             _ => {
-                cx.drop(packet.ingress, DropReason::UnknownProtocol);
-                icmp::send_error(
-                    &mut cx,
-                    packet.quoted(frame),
-                    None,
-                    IcmpError::ProtocolUnreachable,
-                );
+                let (reason, error) = match cx.config.destination(packet.dst) {
+                    Err(Forbidden::NoEgress) if !to_gateway => (DropReason::NoEgress, IcmpError::Prohibited),
+                    Ok(_) | Err(_) => (DropReason::UnknownProtocol, IcmpError::ProtocolUnreachable),
+                };
+                cx.drop(packet.ingress, reason);
+                icmp::send_error(&mut cx, packet.quoted(frame), None, error);
             }
         }
     }
@@ -537,9 +507,17 @@ impl<H: Host> Station for Gateway<H> {
             return out.drop(Some(ingress), DropReason::BadLength);
         };
         match EthernetProtocol::from(u16::from_be_bytes([a, b])) {
-            EthernetProtocol::Arp => self.link.arp(&mut self.shared.cx(now, out), ingress, frame),
-            EthernetProtocol::Ipv4 | EthernetProtocol::Ipv6 => self.ip(now, ingress, frame, out),
-            EthernetProtocol::Unknown(_) => {
+            EthernetProtocol::Arp if self.shared.config.has_subnet() => {
+                self.link.arp(&mut self.shared.cx(now, out), ingress, frame);
+            }
+            EthernetProtocol::Ipv4 | EthernetProtocol::Ipv6 if self.shared.config.has_subnet() => {
+                self.ip(now, ingress, frame, out);
+            }
+            // What went to all is not meant for this gateway more than for others.
+            EthernetProtocol::Arp
+            | EthernetProtocol::Ipv4
+            | EthernetProtocol::Ipv6
+            | EthernetProtocol::Unknown(_) => {
                 let group = MacAddr::first(frame.bytes()).is_some_and(MacAddr::is_group);
                 if !group {
                     out.drop(Some(ingress), DropReason::UnknownProtocol);
@@ -562,6 +540,12 @@ impl<H: Host> Station for Gateway<H> {
 
     fn flush(&mut self, now: Instant, out: &mut dyn Out) {
         let mut cx = self.shared.cx(now, out);
+        for (container, transport, port) in std::mem::take(&mut self.resourced) {
+            match transport {
+                Transport::Tcp => self.tcp.end_denied(&mut cx, container, port),
+                Transport::Udp => self.udp.end_denied(&mut cx, container, port),
+            }
+        }
         self.link.flush(&mut cx);
         self.tcp.flush(&mut cx);
         self.udp.flush(&mut cx);
@@ -574,8 +558,9 @@ impl<H: Host> Station for Gateway<H> {
     }
 
     fn costly(&self) -> u64 {
-        // A socket is a turn's worth; the first packet to somebody costs the host a route and a neighbour.
-        TURN * (self.shared.shares.asked() + self.dns.sent()) + self.shared.flows.asked()
+        // A socket is a turn's worth; the first packet to somebody costs the host a route and a neighbour, a question to a
+        // resolver about as much.
+        TURN * (self.shared.shares.asked() + self.dns.opened()) + self.shared.flows.asked() + self.dns.sent()
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -587,6 +572,7 @@ impl<H: Host> Station for Gateway<H> {
             self.fragments.deadline(),
             self.dns.deadline(),
             self.shared.flows.deadline(),
+            (!self.resourced.is_empty()).then_some(Instant::ZERO),
         ]
         .into_iter()
         .flatten()

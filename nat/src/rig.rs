@@ -12,12 +12,13 @@ use crate::host::sim::SimHost;
 use crate::icmp::RateLimiter;
 use crate::link::Neighbours;
 use crate::packet::Packet;
+use crate::publish::Sources;
 
 /// The gateway's Ethernet address.
 pub(crate) const GATEWAY: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
 /// A container's.
 pub(crate) const CONTAINER: MacAddr = MacAddr([2, 0, 0, 0, 0, 0x64]);
-/// The port all frames come from.
+/// The port that frames come from, unless a test says another.
 pub(crate) const PORT: PortId = PortId(7);
 
 /// What left for the switch, and what was dropped.
@@ -57,6 +58,7 @@ pub(crate) fn config() -> Config {
         ],
         search: vec!["lab.example".into(), "example.org".into()],
         hosts: vec![("printer.lab".into(), Ipv4Addr::new(10, 9, 8, 7).into())],
+        egress: Default::default(),
         host_loopback: Default::default(),
         link_local: Default::default(),
         filtering: Default::default(),
@@ -67,6 +69,8 @@ pub(crate) fn config() -> Config {
 
 /// The surroundings.
 pub(crate) struct Rig {
+    /// The port that frames come from.
+    pub(crate) port: PortId,
     pub(crate) now: Instant,
     pub(crate) out: Recorder,
     pub(crate) host: SimHost,
@@ -74,6 +78,7 @@ pub(crate) struct Rig {
     pub(crate) neighbours: Neighbours,
     flows: flow::Table,
     pub(crate) shares: crate::share::Shares,
+    sources: Sources,
     errors: RateLimiter,
     buf: Vec<u8>,
     ident: u16,
@@ -86,6 +91,7 @@ impl Rig {
             per_container: 10,
         };
         Self {
+            port: PORT,
             now: Instant::from_millis(1000),
             out: Recorder::default(),
             host: SimHost::default(),
@@ -93,6 +99,7 @@ impl Rig {
             neighbours: Neighbours::default(),
             flows: flow::Table::new(limits, (1, 2)),
             shares: crate::share::Shares::default(),
+            sources: Sources::default(),
             errors: RateLimiter::default(),
             buf: vec![0; HEADROOM + MAX_FRAME],
             ident: 0,
@@ -109,6 +116,7 @@ impl Rig {
             neighbours: &mut self.neighbours,
             buf: &mut self.buf,
             shares: &mut self.shares,
+            sources: &self.sources,
             errors: &mut self.errors,
             ident: &mut self.ident,
         }
@@ -121,7 +129,7 @@ impl Rig {
         f: impl FnOnce(&mut Cx<'_, SimHost>, &Packet, &mut Frame<'_>),
     ) {
         let mut frame = Frame::whole(bytes, Offload::NONE);
-        match Packet::parse(PORT, &frame) {
+        match Packet::parse(self.port, &frame) {
             Ok(packet) => f(&mut self.cx(), &packet, &mut frame),
             Err(reason) => self.out.drops.push(reason),
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use pontoon_fixtures::packet::{Between, Tcp};
 use pontoon_fixtures::sim::{self, Impairment};
 use pontoon_nat::host::sim::tcp::{Closed, Far, Outcome, SimListener};
+use pontoon_nat::publish::{SourceAction, SourceRule, Transport};
 use pontoon_switch::{DropReason, Station};
 use smoltcp::socket::tcp::State;
 use support::tcp::*;
@@ -862,6 +863,80 @@ mod published {
         client(&mut w, &listener, CLIENT, HOST);
         w.settle();
         assert!(w.gateway.deadline() >= Some(w.now + SECOND / 100));
+    }
+
+    fn deny(w: &mut World, net: &str) {
+        let rule = SourceRule {
+            action: SourceAction::Deny,
+            net: net.parse().unwrap(),
+        };
+        assert!(w.gateway.set_sources(PORT, Transport::Tcp, 80, vec![rule]));
+    }
+
+    #[test]
+    fn a_denied_client_is_reset_and_the_container_hears_nothing() {
+        let mut w = World::plain();
+        deny(&mut w, "203.0.113.0/24");
+        let listener = publish(&mut w);
+        let server = w.container.tcp_listen(80);
+        let far = client(&mut w, &listener, CLIENT, HOST);
+        w.received = Some(Vec::new());
+        w.pass(SECOND);
+        assert_eq!(far.closed(), Closed::Reset);
+        assert_eq!(w.dropped(DropReason::Denied), 1);
+        assert_eq!(w.container.tcp_state(server), State::Listen);
+        let segments = |frames: Vec<Vec<u8>>| {
+            frames
+                .iter()
+                .filter(|f| f[12..14] == [8, 0] && f[23] == 6)
+                .count()
+        };
+        assert_eq!(w.received.take().map(segments), Some(0));
+        // As an IPv4-mapped address it is the same one; another may come.
+        let mapped = "[::ffff:203.0.113.5]:51000".parse().unwrap();
+        let far = client(&mut w, &listener, mapped, HOST);
+        w.settle();
+        assert_eq!(far.closed(), Closed::Reset);
+        client(&mut w, &listener, "198.51.100.9:51000".parse().unwrap(), HOST);
+        w.until(5 * SECOND, "connected", |w| {
+            w.container.tcp_state(server) == State::Established
+        });
+    }
+
+    /// As a rule in iptables' DOCKER-USER does. The one on the host itself is known by its own address, though the
+    /// container sees the gateway's.
+    #[test]
+    fn a_new_rule_resets_the_connections_of_those_it_denies_on_both_sides() {
+        for (peer, local, net) in [
+            (CLIENT, HOST, "203.0.113.5/32"),
+            (
+                "127.0.0.1:51000".parse().unwrap(),
+                "127.0.0.1:8080".parse().unwrap(),
+                "127.0.0.0/8",
+            ),
+        ] {
+            let mut w = World::plain();
+            let listener = publish(&mut w);
+            let servers = [w.container.tcp_listen(80), w.container.tcp_listen(80)];
+            let far = client(&mut w, &listener, peer, local);
+            let other = client(&mut w, &listener, "198.51.100.9:51000".parse().unwrap(), HOST);
+            let (mine, out) = open(&mut w, SERVER);
+            w.until(5 * SECOND, "connected", |w| {
+                servers
+                    .iter()
+                    .all(|&s| w.container.tcp_state(s) == State::Established)
+            });
+            deny(&mut w, net);
+            w.settle();
+            assert_eq!(far.closed(), Closed::Reset, "{peer}");
+            assert_eq!(other.closed(), Closed::Open);
+            assert_eq!(w.dropped(DropReason::Denied), 1);
+            let established = |w: &mut World, s| w.container.tcp_state(s) == State::Established;
+            let left: Vec<bool> = servers.iter().map(|&s| established(&mut w, s)).collect();
+            assert_eq!(left.iter().filter(|&&l| l).count(), 1, "{left:?}");
+            assert!(established(&mut w, mine));
+            assert_eq!(out.closed(), Closed::Open, "its own connections are no clients");
+        }
     }
 
     #[test]

@@ -67,6 +67,8 @@ reasons! {
     BadSourceAddress = "bad-source-address",
     /// A destination that nothing may reach: loopback, link-local, metadata, multicast beyond the link.
     Forbidden = "forbidden",
+    /// A destination beyond a network that has no way out.
+    NoEgress = "no-egress",
     /// Hop limit used up at the gateway.
     HopLimit = "hop-limit",
     /// No neighbour is known for the destination.
@@ -87,6 +89,8 @@ reasons! {
     HostFull = "host-full",
     /// Inbound from a peer the container has not sent to.
     Filtered = "filtered",
+    /// A client of a published port whose address a rule denies.
+    Denied = "denied",
     /// Fragments that never completed, overlapped, or exceeded their bounds.
     Reassembly = "reassembly",
     /// A rate limit on answers and errors.

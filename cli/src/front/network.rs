@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow, bail};
 use ipnet::IpNet;
-use pontoon_nat::config::{Config, HostLoopback, Subnet4, Subnet6};
+use pontoon_nat::config::{Config, Egress, HostLoopback, Subnet4, Subnet6};
 use pontoon_nat::publish::{PublishSpec, Transport};
 use pontoon_switch::MacAddr;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -189,6 +189,7 @@ impl Network {
             resolvers: self.resolvers(host),
             search: self.plan.search.clone(),
             hosts: Vec::new(),
+            egress: Egress::Host,
             host_loopback: if self.plan.host_loopback {
                 HostLoopback::ByGateway
             } else {

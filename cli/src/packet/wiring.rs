@@ -61,7 +61,7 @@ impl Prepared {
             let open = open_count().unwrap_or(16) as u64;
             let kept = (limit / 16).clamp(LEAST_OWN_DESCRIPTORS, OWN_DESCRIPTORS) + open;
             gateway.limit_sockets(u32::try_from(limit.saturating_sub(kept)).unwrap_or(u32::MAX));
-            gateway.limit_questions(usize::try_from(limit / 16).unwrap_or(usize::MAX));
+            gateway.limit_name_sockets(usize::try_from(limit / 16).unwrap_or(usize::MAX));
         }
         for socket in raw {
             gateway
@@ -219,6 +219,7 @@ impl Wiring {
             let id = network.add_port(now, port, config)?;
             network.station_mut().attach(Endpoint {
                 port: id,
+                names: vec![name.clone()],
                 name,
                 mac,
                 addresses,

@@ -2,6 +2,8 @@
 
 /// Bytes of the header.
 pub(super) const HEADER: usize = 12;
+/// The largest query taken, in bytes: a question and its EDNS, padded as RFC 8467 has it, are far from it.
+pub(super) const LARGEST_QUERY: usize = 1232;
 /// The longest name, in bytes.
 const LONGEST_NAME: usize = 255;
 

@@ -2,11 +2,15 @@
 //!
 //! # Theory of operation
 //!
-//! A question comes by UDP ([`Dns::query_udp`]) or TCP ([`Dns::segment`]). Names of this network are answered from memory.
-//! Everything else is sent on to the host's resolvers as the client wrote it, but for the identification, and the answer
-//! comes back as the resolver wrote it: nothing is cached, and EDNS and DNSSEC pass untouched. What comes by TCP goes on by
-//! TCP. A resolver that is silent or refuses is followed by the next; when time is up the client is told SERVFAIL.
-//! Outstanding questions are bounded, in all and for each container; beyond that SERVFAIL comes at once, and is counted.
+//! A question comes by UDP ([`Dns::query_udp`]) or TCP ([`Dns::segment`]). Names of this network are answered from memory,
+//! as the container that asks may know them ([`names`]). Everything else is sent on to the host's resolvers as the client
+//! wrote it, but for the identification, and the answer comes back as the resolver wrote it: nothing is cached, and EDNS
+//! and DNSSEC pass untouched. What comes by TCP goes on by TCP. A resolver that is silent or refuses is followed by the next;
+//! when time is up the client is told SERVFAIL. Outstanding questions are bounded, in all and for each container; beyond
+//! that SERVFAIL comes at once, and is counted ([`forward`]).
+//!
+//! On a network without a way out nobody is asked: what is not ours to answer is REFUSED, so that a container that is on
+//! another network as well asks the name server of that one.
 
 mod forward;
 mod message;
@@ -18,7 +22,7 @@ mod tests;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use pontoon_switch::{DropReason, Frame, Instant, MacAddr, Offload, Ready};
+use pontoon_switch::{DropReason, Frame, Instant, MacAddr, Offload, PortId, Ready};
 use smoltcp::wire::{IpProtocol, UdpPacket};
 
 pub use forward::ForwardStats;
@@ -27,7 +31,7 @@ use message::{Bad, rcode};
 use names::Names;
 use stream::{Asked, Streams};
 
-use crate::config::Config;
+use crate::config::{Config, Egress};
 use crate::cx::Cx;
 use crate::host::{TcpHost, Token, UdpHost};
 use crate::packet::{IpRepr, Packet, header_len};
@@ -46,6 +50,8 @@ pub struct DnsStats {
     pub full: u64,
     /// Refused for the container's share of it.
     pub share: u64,
+    /// Refused as there is no way out.
+    pub refused: u64,
     /// Not a question, or one that no server understands.
     pub bad: u64,
     /// What became of those sent on.
@@ -83,15 +89,22 @@ impl<H: UdpHost + TcpHost> Dns<H> {
         }
     }
 
-    /// Answers for a container's name from now on, in place of what was said of it before. False if `name` is no name of
-    /// DNS (a label is empty or longer than 63 bytes).
-    pub fn set_name(&mut self, name: &str, addrs: Vec<IpAddr>) -> bool {
-        self.names.set(name, addrs)
+    /// The container at `port` has these names and addresses from now on; without an address nothing of it is answered. Gives
+    /// the names back that are none of DNS (a label is empty or longer than 63 bytes).
+    pub fn set_endpoint(&mut self, port: PortId, names: &[String], addrs: &[IpAddr]) -> Vec<String> {
+        self.names.set(port, names, addrs)
     }
 
-    /// Answers for a container's name no more.
-    pub fn remove_name(&mut self, name: &str) {
-        self.names.remove(name);
+    /// The container at `port`, and no other, is answered these names besides the network's. Gives back as
+    /// [`Dns::set_endpoint`] does.
+    pub fn set_view(&mut self, port: PortId, names: &[(String, Vec<IpAddr>)]) -> Vec<String> {
+        self.names.set_view(port, names)
+    }
+
+    /// The container at `port` is gone: its names are answered no more, nor what it alone was answered.
+    pub fn detach(&mut self, port: PortId) {
+        self.names.remove(port);
+        self.streams.detach(port);
     }
 
     /// Answers for these names, and for the gateway's own, in place of those of the configuration.
@@ -99,9 +112,9 @@ impl<H: UdpHost + TcpHost> Dns<H> {
         self.names.set_hosts(config, hosts);
     }
 
-    /// At most so many questions may wait for a resolver from now on, within what is bearable at all.
-    pub fn limit(&mut self, questions: usize) {
-        self.forwarder.limit(questions);
+    /// Resolvers are asked by at most so many sockets from now on, within what is bearable at all.
+    pub fn limit(&mut self, sockets: usize) {
+        self.forwarder.limit(sockets);
     }
 
     /// Asks these resolvers from now on, in order.
@@ -117,9 +130,14 @@ impl<H: UdpHost + TcpHost> Dns<H> {
         }
     }
 
-    /// Messages sent to resolvers so far, each from a socket that was opened for it or for one before.
+    /// Messages sent to resolvers so far.
     pub fn sent(&self) -> u64 {
         self.forwarder.stats.sent
+    }
+
+    /// Sockets opened for them so far.
+    pub fn opened(&self) -> u64 {
+        self.forwarder.stats.opened
     }
 
     /// Questions that wait for a resolver.
@@ -135,6 +153,7 @@ impl<H: UdpHost + TcpHost> Dns<H> {
     /// Takes a question by UDP: the payload of `packet`, from the client's `port`. The datagram's checksum has been seen to.
     pub fn query_udp(&mut self, cx: &mut Cx<'_, H>, packet: &Packet, port: u16, payload: &[u8]) {
         let client = Client::Udp {
+            port: packet.ingress,
             mac: packet.src_mac,
             addr: SocketAddr::new(packet.src, port),
             local: packet.dst,
@@ -186,8 +205,8 @@ impl<H: UdpHost + TcpHost> Dns<H> {
     /// Takes the questions that came by TCP, until none is left: an answer makes room for the next.
     fn questions(&mut self, cx: &mut Cx<'_, H>) {
         while !self.asked.is_empty() {
-            for Asked { conn, mac, query } in std::mem::take(&mut self.asked) {
-                let client = Client::Tcp { mac, conn };
+            for Asked { conn, port, query } in std::mem::take(&mut self.asked) {
+                let client = Client::Tcp { port, conn };
                 if self
                     .question(cx, client, &query)
                     .is_err_and(|r| r == DropReason::Malformed)
@@ -206,6 +225,13 @@ impl<H: UdpHost + TcpHost> Dns<H> {
     fn question(&mut self, cx: &mut Cx<'_, H>, client: Client, query: &[u8]) -> Result<(), DropReason> {
         self.stats.questions += 1;
         let question = match message::query(query) {
+            // What waits for a resolver is held in memory.
+            Ok(_) if query.len() > message::LARGEST_QUERY => {
+                self.stats.bad += 1;
+                self.done
+                    .push((client, message::error(query, rcode::FORMAT_ERROR)));
+                return Ok(());
+            }
             Ok(q) => q,
             Err(Bad::Silence) => {
                 self.stats.bad += 1;
@@ -218,9 +244,15 @@ impl<H: UdpHost + TcpHost> Dns<H> {
             }
         };
         let udp = matches!(client, Client::Udp { .. });
-        if let Some(response) = self.names.answer(cx.config, query, &question, udp) {
+        let local = self.names.answer(cx.config, client.port(), query, &question, udp);
+        if let Some(response) = local {
             self.stats.local += 1;
             self.done.push((client, response));
+            return Ok(());
+        }
+        if cx.config.egress == Egress::None {
+            self.stats.refused += 1;
+            self.done.push((client, message::error(query, rcode::REFUSED)));
             return Ok(());
         }
         let (count, reason) =
@@ -245,7 +277,7 @@ impl<H: UdpHost + TcpHost> Dns<H> {
         let mut streams = false;
         for (client, response) in self.done.drain(..) {
             match client {
-                Client::Udp { mac, addr, local } => send(cx, mac, addr, local, &response),
+                Client::Udp { mac, addr, local, .. } => send(cx, mac, addr, local, &response),
                 Client::Tcp { conn, .. } => {
                     streams = true;
                     self.streams.answer(conn, &response);

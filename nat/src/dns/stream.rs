@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use pontoon_switch::{DropReason, Frame, Instant, MacAddr};
+use pontoon_switch::{DropReason, Frame, Instant, PortId};
 use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp;
 
@@ -22,8 +22,6 @@ const LISTENING: usize = 4;
 /// Bytes of a socket's buffers.
 const RECEIVE: usize = 4096;
 const SEND: usize = 16_384;
-/// The largest query taken, in bytes: a question and its EDNS.
-const LARGEST_QUERY: usize = 4096;
 /// Questions outstanding on one connection, and bytes of answers waiting, beyond which nothing more is read from it.
 const PIPELINE: u32 = 16;
 const BACKLOG: usize = 65_536;
@@ -40,14 +38,23 @@ pub(super) struct ConnId {
 /// A question that came by TCP.
 pub(super) struct Asked {
     pub(super) conn: ConnId,
-    pub(super) mac: MacAddr,
+    /// The container's port on the switch.
+    pub(super) port: PortId,
     pub(super) query: Vec<u8>,
+}
+
+/// Whose connection it is.
+#[derive(Clone, Copy)]
+struct Peer {
+    addr: IpAddr,
+    /// The port of the switch that its SYN came from, and all else must come from.
+    port: PortId,
 }
 
 struct Conn {
     handle: SocketHandle,
     generation: u32,
-    peer: Option<(IpAddr, MacAddr)>,
+    peer: Option<Peer>,
     received: Vec<u8>,
     /// Answers, framed, and how much of them smoltcp has taken.
     answers: Vec<u8>,
@@ -94,21 +101,53 @@ impl Streams {
             .transport(frame)
             .get(13)
             .is_some_and(|flags| flags & 0x12 == 0x02);
-        if syn && self.share(packet.src_mac) >= SHARE {
+        if syn && self.share(packet.ingress) >= SHARE {
             return Err(DropReason::QuotaFull);
         }
+        // Nor may another container speak in its name: who asks is known by the port.
+        let mut peers = self.conns.iter().flatten().filter_map(|c| c.peer);
+        if peers.any(|p| p.addr == packet.src && p.port != packet.ingress) {
+            return Err(DropReason::BadSourceAddress);
+        }
         self.local.receive(cx, packet, frame)?;
+        self.greet(cx.now, packet);
         self.service(cx, asked);
         Ok(())
     }
 
-    /// Connections of `mac`.
-    fn share(&self, mac: MacAddr) -> usize {
+    /// Notes whose connection a socket has become by `packet`.
+    fn greet(&mut self, now: Instant, packet: &Packet) {
+        for conn in self.conns.iter_mut().flatten().filter(|c| c.peer.is_none()) {
+            if self.local.socket(conn.handle).remote_endpoint().is_some() {
+                conn.peer = Some(Peer {
+                    addr: packet.src,
+                    port: packet.ingress,
+                });
+                conn.active = now;
+            }
+        }
+    }
+
+    /// Connections of the container at `port`.
+    fn share(&self, port: PortId) -> usize {
         self.conns
             .iter()
             .flatten()
-            .filter(|c| c.peer.is_some_and(|(_, m)| m == mac))
+            .filter(|c| c.peer.is_some_and(|p| p.port == port))
             .count()
+    }
+
+    /// Forgets the connections of the container at `port`, which is gone: another may have its address next.
+    pub(super) fn detach(&mut self, port: PortId) {
+        for slot in &mut self.conns {
+            if let Some(conn) = slot
+                && conn.peer.is_some_and(|p| p.port == port)
+            {
+                self.local.remove(conn.handle);
+                *slot = None;
+            }
+        }
+        self.top_up();
     }
 
     /// Puts an answer on its way; one whose connection is gone is forgotten.
@@ -139,13 +178,6 @@ impl Streams {
                 // Removed below, once its reset is sent.
                 tcp::State::Closed => continue,
                 _ => {}
-            }
-            if conn.peer.is_none()
-                && let Some(remote) = socket.remote_endpoint()
-            {
-                let ip = IpAddr::from(remote.addr);
-                conn.peer = Some((ip, cx.neighbours.lookup(ip).unwrap_or_default()));
-                conn.active = cx.now;
             }
             if state == tcp::State::SynReceived {
                 if cx.now.since(conn.active) >= IDLE {
@@ -279,17 +311,17 @@ impl Conn {
             && let Some(length) = self.received[at..].first_chunk::<2>()
         {
             let length = usize::from(u16::from_be_bytes(*length));
-            if !(message::HEADER..=LARGEST_QUERY).contains(&length) {
+            if !(message::HEADER..=message::LARGEST_QUERY).contains(&length) {
                 return Err(());
             }
             let Some(query) = self.received.get(at + 2..at + 2 + length) else {
                 break;
             };
             self.outstanding += 1;
-            if let Some((_, mac)) = self.peer {
+            if let Some(peer) = self.peer {
                 asked.push(Asked {
                     conn: id,
-                    mac,
+                    port: peer.port,
                     query: query.to_vec(),
                 });
             }

@@ -119,4 +119,10 @@ pub trait TcpSocket {
 
     /// Its own address, for listing.
     fn local_addr(&self) -> io::Result<SocketAddr>;
+
+    /// The far side's address.
+    ///
+    /// # Errors
+    /// It is connected no more.
+    fn peer_addr(&self) -> io::Result<SocketAddr>;
 }

@@ -186,7 +186,7 @@ impl<H: PingHost> EchoRelay<H> {
         let remote = cx
             .config
             .destination(packet.dst)
-            .map_err(|_| (DropReason::Forbidden, Some(IcmpError::Prohibited)))?;
+            .map_err(|why| (why.reason(), Some(IcmpError::Prohibited)))?;
         let tuple = tuple(packet.src, request.id, packet.dst);
         let flow = match cx.flows.lookup_original(&tuple) {
             Some(flow) => flow,

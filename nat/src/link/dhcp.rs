@@ -18,7 +18,7 @@ use pontoon_switch::{DropReason, Frame, Instant, MacAddr, Offload};
 use smoltcp::wire::{DhcpPacket, IpAddress, IpProtocol, UdpPacket};
 
 use super::Neighbours;
-use crate::config::{Config, Subnet4};
+use crate::config::{Config, Egress, Subnet4};
 use crate::cx::Cx;
 use crate::packet::{IpRepr, Packet};
 
@@ -520,7 +520,10 @@ fn send<H>(cx: &mut Cx<'_, H>, subnet: Subnet4, m: &Message<'_>, answer: &Answer
         }
         let gateway = subnet.gateway.octets();
         options.put(option::SUBNET_MASK, &subnet.net.netmask().octets());
-        options.put(option::ROUTER, &gateway);
+        match config.egress {
+            Egress::Host => options.put(option::ROUTER, &gateway),
+            Egress::None => {}
+        }
         if let Some(server) = subnet.name_server() {
             options.put(option::NAME_SERVER, &server.octets());
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use pontoon_switch::{DropReason, Instant, MacAddr};
 
 use super::ndp::{self, ALL_NODES, ROUTER_ADVERT, SOURCE_LINK_LAYER};
-use crate::config::Config;
+use crate::config::{Config, Egress};
 use crate::cx::Cx;
 use crate::packet::Packet;
 
@@ -124,7 +124,12 @@ fn build(config: &Config, b: &mut [u8]) -> usize {
     let mut w = Writer { b, at: 0 };
     // Hop limit 64; neither managed nor other configuration; reachable and retransmission times unspecified.
     w.put(&[ROUTER_ADVERT, 0, 0, 0, 64, 0]);
-    w.put(&ROUTER_LIFETIME.to_be_bytes());
+    let lifetime = match config.egress {
+        Egress::Host => ROUTER_LIFETIME,
+        // Section 4.2: no default router. The rest of the advertisement counts all the same.
+        Egress::None => 0,
+    };
+    w.put(&lifetime.to_be_bytes());
     w.put(&[0; 8]);
 
     w.put(&[SOURCE_LINK_LAYER, 1]);

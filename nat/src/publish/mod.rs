@@ -12,7 +12,7 @@
 //! | `8000-8010:80` | the first free host port of the eleven |
 //!
 //! A [`PublishSpec`] is one such text; in JSON it is the text itself, so that whatever has been deserialised has also
-//! been checked.
+//! been checked. Which clients may come is said by [`SourceRule`]s.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -21,8 +21,12 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+mod sources;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use sources::Target;
+pub use sources::{SourceAction, SourceRule, Sources};
 
 /// A transport protocol with ports.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]

@@ -2,6 +2,7 @@
 
 use super::conn::Recv;
 use super::*;
+use crate::config::{Egress, Forbidden};
 use crate::flow::{NewFlow, Protocol, State, Tuple};
 
 /// Duplicate acknowledgements that mean a loss (RFC 5681 section 3.2).
@@ -74,6 +75,10 @@ impl<H: TcpHost> Relay<H> {
         if seg.flags.syn && !seg.flags.ack {
             return self.open(cx, packet, frame, seg, tuple);
         }
+        if cx.config.egress == Egress::None && !cx.config.is_gateway(packet.dst) {
+            cx.drop(packet.ingress, DropReason::NoEgress);
+            return icmp::send_error(cx, packet.quoted(frame), None, IcmpError::Prohibited);
+        }
         cx.drop(packet.ingress, DropReason::NoFlow);
         let (seq, ack) = if seg.flags.ack {
             (seg.ack, None)
@@ -86,9 +91,18 @@ impl<H: TcpHost> Relay<H> {
 
     /// The container opens a connection.
     fn open(&mut self, cx: &mut Cx<'_, H>, packet: &Packet, frame: &Frame<'_>, seg: &Segment, tuple: Tuple) {
-        let Ok(address) = cx.config.destination(tuple.dst.ip()) else {
-            cx.drop(packet.ingress, DropReason::Forbidden);
-            return icmp::send_error(cx, packet.quoted(frame), None, IcmpError::NetUnreachable);
+        let address = match cx.config.destination(tuple.dst.ip()) {
+            Ok(address) => address,
+            Err(why) => {
+                cx.drop(packet.ingress, why.reason());
+                let error = match why {
+                    Forbidden::NoEgress => IcmpError::Prohibited,
+                    Forbidden::HostLoopback | Forbidden::LinkLocal | Forbidden::NotUnicast => {
+                        IcmpError::NetUnreachable
+                    }
+                };
+                return icmp::send_error(cx, packet.quoted(frame), None, error);
+            }
         };
         // Before the flow is entered: it would be the first to go for another's sake.
         let ticket = match cx.ticket(packet.ingress) {

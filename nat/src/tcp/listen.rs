@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::flow::{NewFlow, Protocol, State, Tuple};
 use crate::host::Accepted;
+use crate::publish::Transport;
 
 /// Clients taken from one listener before everything else has its turn.
 const BATCH: usize = 64;
@@ -91,6 +92,34 @@ impl<H: TcpHost> Relay<H> {
         }
     }
 
+    /// Resets the connections of clients that may not use the container's `port` (any more), on both sides.
+    pub fn end_denied(&mut self, cx: &mut Cx<'_, H>, container: PortId, port: u16) {
+        let target = (container, Transport::Tcp, port);
+        let denied = |conn: &Conn<H::Tcp>| {
+            conn.container.port() == port
+                && cx
+                    .flows
+                    .get(conn.flow)
+                    .is_some_and(|e| !e.outbound() && e.container() == container)
+                // The flow has the address that the container sees. A socket that has lost its client ends by itself.
+                && conn
+                    .socket
+                    .as_ref()
+                    .and_then(|s| s.peer_addr().ok())
+                    .is_some_and(|client| cx.sources.denies(target, client.ip()))
+        };
+        let doomed: Vec<Key> = self
+            .conns
+            .iter()
+            .filter(|(_, c)| denied(c))
+            .map(|(k, _)| k)
+            .collect();
+        for key in doomed {
+            cx.drop(container, DropReason::Denied);
+            self.abort(cx, key);
+        }
+    }
+
     pub(super) fn retry_listeners(&mut self, cx: &mut Cx<'_, H>) {
         if self.retry_at.is_none_or(|at| at > cx.now) {
             return;
@@ -126,7 +155,19 @@ impl<H: TcpHost> Relay<H> {
                 Ok(accepted) => {
                     let (port, container, alternate) =
                         (listener.port, listener.container, listener.alternate);
-                    let Accepted { socket, peer, local } = accepted;
+                    let Accepted {
+                        mut socket,
+                        peer,
+                        local,
+                    } = accepted;
+                    if cx
+                        .sources
+                        .denies((port, Transport::Tcp, container.port()), peer.ip())
+                    {
+                        cx.drop(port, DropReason::Denied);
+                        socket.reset_on_drop();
+                        continue;
+                    }
                     let client = visible_client(cx, peer, local, container);
                     self.ask_container(cx, port, container, alternate, client, (socket, Watch::Begin));
                 }
@@ -240,6 +281,8 @@ fn visible_client<H>(
     local: SocketAddr,
     container: SocketAddr,
 ) -> Option<SocketAddr> {
+    // Where the network lacks the container's IP version, the gateway is silent in it.
+    let gateway = cx.config.gateway_like(container.ip())?;
     let ip = peer.ip().to_canonical();
     let link_local = match ip {
         IpAddr::V4(a) => a.is_link_local(),
@@ -250,11 +293,7 @@ fn visible_client<H>(
         || link_local
         || cx.config.on_link(ip)
         || ip.is_ipv4() != container.is_ipv4();
-    let ip = if as_gateway {
-        cx.config.gateway_like(container.ip())?
-    } else {
-        ip
-    };
+    let ip = if as_gateway { gateway } else { ip };
     free_port(cx, ip, peer.port(), container)
 }
 

@@ -76,6 +76,11 @@ impl<H: UdpHost> Relay<H> {
         while first < batch.received().len() {
             let together = alike(&batch.received()[first..]);
             let mut received = batch.received()[first];
+            if let Some(container) = self.denied(cx, token, received.remote.ip()) {
+                (0..together).for_each(|_| cx.drop(container, DropReason::Denied));
+                first += together;
+                continue;
+            }
             if together > 1 {
                 batch.join(first, first + together);
                 let lens = batch.received()[first..first + together].iter().map(|r| r.len);

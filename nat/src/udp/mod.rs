@@ -37,6 +37,7 @@ use pontoon_switch::{DropReason, Instant, PortId, Ready};
 use crate::cx::Cx;
 use crate::flow::{Entry, FlowId};
 use crate::host::{Kind, Token, UdpBatch, UdpHost, UdpSocket};
+use crate::publish::{Target, Transport};
 use crate::share::Ticket;
 use crate::slab::{Key, Slab};
 use outbox::Outbox;
@@ -64,6 +65,13 @@ struct Published<S> {
     socket: S,
     container: SocketAddr,
     port: PortId,
+}
+
+impl<S> Published<S> {
+    /// What it leads to.
+    fn target(&self) -> Target {
+        (self.port, Transport::Udp, self.container.port())
+    }
 }
 
 /// A client of a published port.

@@ -132,7 +132,7 @@ impl<H: UdpHost> Relay<H> {
                 let ip = cx
                     .config
                     .destination(datagram.dst.ip())
-                    .map_err(|_| (DropReason::Forbidden, Some(IcmpError::Prohibited)))?;
+                    .map_err(|why| (why.reason(), Some(IcmpError::Prohibited)))?;
                 how.remote.set_ip(ip);
                 let id = match found {
                     Some((id, _)) => id,

@@ -10,7 +10,8 @@ use super::outbound::published_token;
 use super::{Client, Published, Relay};
 use crate::cx::Cx;
 use crate::flow::{Direction, FlowId, NewFlow, Protocol, State, Table, Tuple};
-use crate::host::{Token, UdpHost, UdpRecv};
+use crate::host::{Kind, Token, UdpHost, UdpRecv};
+use crate::publish::Transport;
 use crate::slab::Key;
 
 /// Ports that clients get which appear as the gateway (RFC 6335: dynamic ports).
@@ -58,6 +59,38 @@ impl<H: UdpHost> Relay<H> {
             }
         }
         true
+    }
+
+    /// The container's port on the switch if `client` may not send to the published socket under `token`.
+    pub(super) fn denied(&self, cx: &Cx<'_, H>, token: Token, client: IpAddr) -> Option<PortId> {
+        let published = match token.kind {
+            Kind::UdpPublished => self.published.get(self.published.key_at(token.index)?)?,
+            Kind::UdpMapping | Kind::Tcp | Kind::TcpListener | Kind::Ping | Kind::Dns => return None,
+        };
+        cx.sources
+            .denies(published.target(), client)
+            .then_some(published.port)
+    }
+
+    /// Ends the flows of clients that may not use the container's `port` (any more).
+    pub fn end_denied(&mut self, cx: &mut Cx<'_, H>, container: PortId, port: u16) {
+        let target = (container, Transport::Udp, port);
+        let denied = |client: &Client| {
+            let published = self.published.get(client.published);
+            published.is_some_and(|p| p.target() == target) && cx.sources.denies(target, client.remote.ip())
+        };
+        let doomed: Vec<FlowId> = self
+            .clients
+            .iter()
+            .filter(|(_, c)| denied(c))
+            .map(|(_, c)| c.flow)
+            .collect();
+        for id in doomed {
+            cx.drop(container, DropReason::Denied);
+            if let Some(entry) = cx.flows.remove(id) {
+                self.ended(id, &entry);
+            }
+        }
     }
 
     /// The flow of a datagram that a client sent to a published port.
@@ -140,6 +173,11 @@ impl<H: UdpHost> Relay<H> {
 /// The source that `container` sees of a new client.
 fn shown<H>(cx: &Cx<'_, H>, received: &UdpRecv, container: SocketAddr) -> Result<SocketAddr, DropReason> {
     let remote = received.remote;
+    // Where the network lacks the container's IP version, the gateway is silent in it.
+    let gateway = cx
+        .config
+        .gateway_like(container.ip())
+        .ok_or(DropReason::NoNeighbour)?;
     let free = |src: SocketAddr| {
         src != container
             && cx
@@ -162,10 +200,6 @@ fn shown<H>(cx: &Cx<'_, H>, received: &UdpRecv, container: SocketAddr) -> Result
     if !hidden && free(plain) {
         return Ok(plain);
     }
-    let gateway = cx
-        .config
-        .gateway_like(container.ip())
-        .ok_or(DropReason::NoNeighbour)?;
     // The client's own port if it can be had; services of the gateway have the low ones.
     let start = remote.port().max(FIRST_PORT);
     (start..=u16::MAX)

@@ -10,7 +10,7 @@ use std::time::Duration;
 use etherparse::{NetHeaders, PacketHeaders, TransportHeader};
 use pontoon_fixtures::packet::explode;
 use pontoon_fixtures::sim::{self, Container};
-use pontoon_nat::config::{Config, Filtering, HostLoopback, LinkLocal, Subnet4, Subnet6};
+use pontoon_nat::config::{Config, Egress, Filtering, HostLoopback, LinkLocal, Subnet4, Subnet6};
 use pontoon_nat::host::sim::SimHost;
 use pontoon_nat::host::sim::tcp::Outcome;
 use pontoon_nat::{Endpoint, Gateway, Secrets};
@@ -58,6 +58,7 @@ pub fn config() -> Config {
         resolvers: Vec::new(),
         search: Vec::new(),
         hosts: Vec::new(),
+        egress: Egress::Host,
         host_loopback: HostLoopback::Unreachable,
         link_local: LinkLocal::Refused,
         filtering: Filtering::AddressDependent,
@@ -95,6 +96,7 @@ impl World {
         gateway.attach(Endpoint {
             port: PORT,
             name: "one".to_owned(),
+            names: vec!["one".to_owned()],
             mac: container.mac,
             addresses: container.addresses.iter().map(|a| a.0).collect(),
         });

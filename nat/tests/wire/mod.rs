@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use pontoon_fixtures::packet::{Between, Parsed, Payload, explode};
-use pontoon_nat::config::{Config, Filtering, HostLoopback, LinkLocal, Subnet4, Subnet6};
+use pontoon_nat::config::{Config, Egress, Filtering, HostLoopback, LinkLocal, Subnet4, Subnet6};
 use pontoon_nat::host::sim::{SimHost, ping, udp};
 use pontoon_nat::host::{HostError, Origin};
 use pontoon_nat::publish::RuleId;
@@ -46,6 +46,7 @@ pub fn config() -> Config {
         resolvers: Vec::new(),
         search: Vec::new(),
         hosts: Vec::new(),
+        egress: Egress::Host,
         host_loopback: HostLoopback::Unreachable,
         link_local: LinkLocal::Refused,
         filtering: Filtering::AddressDependent,
@@ -74,10 +75,12 @@ impl Out for Recorder {
 pub struct Wire {
     pub now: Instant,
     pub gateway: Gateway<SimHost>,
+    /// Router advertisements to all that were sent so far.
+    pub advertisements: usize,
     out: Recorder,
 }
 
-fn mac(port: PortId) -> MacAddr {
+pub fn mac(port: PortId) -> MacAddr {
     MacAddr([2, 0, 0, 0, 1, port.0 as u8])
 }
 
@@ -99,22 +102,40 @@ impl Wire {
             index: (1, 2),
             sequence: (3, 4),
         };
-        let mut gateway = Gateway::new(config, SimHost::default(), secrets);
-        for (port, last) in [(A, 100), (B, 101)] {
-            gateway.attach(Endpoint {
-                port,
-                name: format!("c{last}"),
-                mac: mac(port),
-                addresses: vec![ip(&format!("10.0.2.{last}")), ip(&format!("fd00:2::{last}"))],
-            });
-        }
+        let gateway = Gateway::new(config, SimHost::default(), secrets);
         let mut wire = Self {
             now: Instant::from_millis(1000),
             gateway,
+            advertisements: 0,
             out: Recorder::default(),
         };
+        for (port, last) in [(A, 100), (B, 101)] {
+            let addresses = [format!("10.0.2.{last}"), format!("fd00:2::{last}")];
+            wire.attach(
+                port,
+                &[&format!("c{last}")],
+                &addresses.each_ref().map(String::as_str),
+            );
+        }
         wire.settle();
         wire
+    }
+
+    /// A container comes to `port`.
+    pub fn attach(&mut self, port: PortId, names: &[&str], addresses: &[&str]) {
+        self.gateway.attach(Endpoint {
+            port,
+            name: format!("port {}", port.0),
+            names: names.iter().map(|&n| n.to_owned()).collect(),
+            mac: mac(port),
+            addresses: addresses.iter().map(|a| ip(a)).collect(),
+        });
+    }
+
+    /// The container at `port` goes.
+    pub fn detach(&mut self, port: PortId) {
+        self.gateway.detach(self.now, port, &mut self.out);
+        self.settle();
     }
 
     pub fn plain() -> Self {
@@ -184,10 +205,11 @@ impl Wire {
         }
         // Router advertisements are not what these tests are about.
         let advertisement = |f: &[u8]| f.first() == Some(&0x33);
-        std::mem::take(&mut self.out.frames)
-            .into_iter()
-            .filter(|(f, _)| !advertisement(f))
-            .collect()
+        let mut frames = std::mem::take(&mut self.out.frames);
+        let all = frames.len();
+        frames.retain(|(f, _)| !advertisement(f));
+        self.advertisements += all - frames.len();
+        frames
     }
 
     /// Lets time pass.

@@ -32,7 +32,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use pontoon_nat::config::{
-    Config, Filtering, HostLoopback, LinkLocal, LoopbackSource, NameServer, Outbound, Subnet4, Subnet6,
+    Config, Egress, Filtering, HostLoopback, LinkLocal, LoopbackSource, NameServer, Outbound, Subnet4,
+    Subnet6,
 };
 use pontoon_nat::gateway::Published;
 use pontoon_nat::publish::Transport;
@@ -264,6 +265,7 @@ fn gateway(options: &Options) -> Config {
         resolvers: ResolvConf::of_host().servers,
         search: Vec::new(),
         hosts: Vec::new(),
+        egress: Egress::Host,
         host_loopback: if options.host_loopback {
             HostLoopback::ByGateway
         } else {

@@ -272,6 +272,13 @@ impl TcpSocket for RealTcp {
             .as_socket()
             .ok_or_else(|| io::Error::from(Errno::AFNOSUPPORT))
     }
+
+    fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.socket
+            .peer_addr()?
+            .as_socket()
+            .ok_or_else(|| io::Error::from(Errno::AFNOSUPPORT))
+    }
 }
 
 impl RealTcp {

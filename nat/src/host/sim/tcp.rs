@@ -506,6 +506,10 @@ impl TcpSocket for SimTcp {
     fn local_addr(&self) -> io::Result<SocketAddr> {
         Ok(self.0.borrow().local)
     }
+
+    fn peer_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.0.borrow().remote)
+    }
 }
 
 impl Drop for SimTcp {
