@@ -26,6 +26,7 @@ macro_rules! each_user {
     };
 }
 
+mod attach;
 mod control;
 mod dns;
 mod icmp;
