@@ -33,6 +33,7 @@ mod icmp;
 mod inside;
 mod isolation;
 mod lifecycle;
+mod modes;
 mod publish;
 mod run;
 mod sandbox;

@@ -15,6 +15,8 @@ use super::check;
 pub struct Namespaces(libc::c_int);
 
 impl Namespaces {
+    /// No new ones.
+    pub const NONE: Self = Self(0);
     /// User and group ids, and the capabilities over what is made together with them.
     pub const USER: Self = Self(libc::CLONE_NEWUSER);
     /// Mounts.
