@@ -67,5 +67,5 @@ pub(crate) fn check_device() -> Result<()> {
 /// In the container's user namespace its root may trace us, who see the host's files, unless we cannot be.
 pub(crate) fn become_untraceable() -> Result<()> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
-        .context("cannot keep the attach helper from being traced")
+        .context("cannot keep this process from being traced by the container")
 }

@@ -17,10 +17,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use pontoon_switch::sys::process::{Namespaces, fork_held, unshare};
-use rustix::process::{Pid, WaitOptions};
+use rustix::process::{DumpableBehavior, Pid, WaitOptions};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use super::{FromInit, OURS, Stack, code, ends_with, enter_directory, first, stage};
+use crate::attach::become_untraceable;
 use crate::fdsock::FdSocket;
 
 /// Starts the outer process of a container that will execute `command` in the network of that which `other` is a pidfd of;
@@ -51,6 +52,8 @@ fn outer(
     command: &[OsString],
 ) -> Result<u8> {
     let directory = std::env::current_dir().ok();
+    // It still has the host's mounts, and root of the namespace that it enters could look at them by its `/proc/PID/root`.
+    become_untraceable()?;
     move_into_thread_name_spaces(
         other.as_fd(),
         ThreadNameSpaceType::USER
@@ -60,7 +63,7 @@ fn outer(
     .context(
         "cannot enter the other container's namespaces, which has ended or was not made by `pontoon run`",
     )?;
-    // Not before: who enters a user namespace is not told of his parent's death any more.
+    // Not before: entering a user namespace may take that wish back.
     if !ends_with(parent)? {
         return Ok(OURS);
     }
@@ -90,6 +93,8 @@ fn copy_mounts(other: &OwnedFd, directory: Option<&Path>) -> Result<()> {
     move_into_thread_name_spaces(other.as_fd(), ThreadNameSpaceType::MOUNT)
         .context("cannot enter the other container's mount namespace")?;
     unshare(Namespaces::MOUNT).context("cannot copy the other container's mounts")?;
+    // It has nothing any more that the container may not see.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)?;
     match directory {
         Some(directory) => enter_directory(directory),
         None => Ok(()),

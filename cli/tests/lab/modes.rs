@@ -49,7 +49,6 @@ fn control_directory_is_covered(world: &World, who: Who, mode: &str) {
 
 each_user! {
     fn none_is_the_loopback_alone(world, who) {
-        let _nginx = world.server().nginx(80);
         let seen = run(&world, who, "none", &["--name", "quiet"], "
             ip -o link | wc -l; ip route show table main; ip -6 route show default; ls /sys/class/net; hostname; cat /etc/hostname
             ping -n -c1 -W2 127.0.0.1 >/dev/null; ping -n -c1 -W2 ::1 >/dev/null
@@ -77,11 +76,11 @@ each_user! {
 each_user! {
     fn host_is_the_hosts_stack(world, who) {
         let host = world.host();
-        let _loopback = host.socat("TCP4-LISTEN:7000,bind=127.0.0.1,fork,reuseaddr", "EXEC:'echo host loopback'");
-        let _nginx = world.server().nginx(80);
+        let loopback = host.socat("TCP4-LISTEN:7000,bind=127.0.0.1,fork,reuseaddr", "EXEC:'echo host loopback'");
+        let server = world.server().socat("TCP4-LISTEN:80,fork,reuseaddr", "EXEC:'echo hello from server'");
         assert_eq!(run(&world, who, "host", &[], "ip -o addr").run().ok(), host.run(["ip", "-o", "addr"]));
         let seen = run(&world, who, "host", &[], "
-            curl -sS -m5 http://198.51.100.10/
+            socat -u -T3 TCP4:198.51.100.10:80 -
             socat -u -T3 TCP4:127.0.0.1:7000 -
             hostname; cat /etc/resolv.conf /etc/hosts /etc/hostname
             echo $$; ls /proc | grep -c '^[0-9]' >/dev/null
@@ -95,14 +94,15 @@ each_user! {
         assert!(more.contains("10.0.0.9") && more.contains("nameserver 198.51.100.10"), "{more}");
         assert!(!host.run(["cat", "/etc/hosts"]).contains("10.0.0.9"));
         // What it listens on is the host's.
-        let mut server = staying(&world, who, "host", &[], "socat TCP4-LISTEN:8090,fork,reuseaddr EXEC:'echo from inside' &");
+        let mut inside = staying(&world, who, "host", &[], "socat TCP4-LISTEN:8090,fork,reuseaddr EXEC:'echo from inside' &");
         host.wait_tcp(8090);
         assert_eq!(world.server().run(["socat", "-u", "-T3", "TCP4:192.0.2.1:8090", "-"]), "from inside\n");
         // Nothing of the host can be changed.
         let done = run(&world, who, "host", &[], "ip link set lo down").run();
         assert!(done.fails().contains("Operation not permitted"), "{done}");
-        server.signal(Signal::TERM);
-        server.wait(Duration::from_secs(5));
+        inside.signal(Signal::TERM);
+        inside.wait(Duration::from_secs(5));
+        drop((loopback, server));
         nothing_left(&world, who);
     }
 }
