@@ -144,6 +144,19 @@ each_user! {
     }
 }
 
+/// With subordinate ids as well, which both have.
+#[test]
+fn a_network_is_shared_with_subordinate_ids() {
+    let world = crate::world();
+    let c = start(&world, Who::Account, "c", &PLAIN);
+    let script =
+        format!("{ADDRESSES}; cat /proc/self/uid_map; setpriv --reuid 33 --regid 33 --clear-groups id -u");
+    let seen = run(&world, Who::Account, "container:c", &[], &script).run().ok();
+    assert_eq!(seen, c.sh(&script));
+    assert!(seen.ends_with("33\n"), "{seen}");
+    control_directory_is_covered(&world, Who::Account, "container:c");
+}
+
 each_user! {
     /// What is left when the other ends is the loopback.
     fn a_shared_network_outlives_its_container(world, who) {

@@ -149,12 +149,18 @@ each_user! {
 each_user! {
     /// The far end says nothing of its own, the host gains no interface, and both ends go with either.
     fn a_veth_is_quiet_and_goes_with_either_end(world, who) {
+        require("ethtool");
         let host = || world.host().run(["ip", "-o", "link"]);
         let before = (host(), world.network_namespaces().len());
         let switch = Switch::start(world, who, "10.9.0.0/24", "fd09::/64", 1500);
         let bare = Bare::start(world, who);
         let (made, fd) = attached(world, who, &bare, &attach("eth0", "veth", 1500, &["10.9.0.10/24", "fd09::10/64"]));
         assert_eq!(host(), before.0);
+        // Super-frames of both kinds, and sums for others to finish.
+        let offloads = bare.run(["ethtool", "-k", "eth0"]);
+        for feature in ["tcp-segmentation-offload", "tx-udp-segmentation", "tx-checksumming"] {
+            assert!(offloads.contains(&format!("{feature}: on")), "{offloads}");
+        }
         let heard = || {
             let link = bare.cmd(["ip", "-s", "-j", "link", "show", "eth0"]).run().json();
             link[0]["stats64"]["rx"]["packets"].as_u64().unwrap_or_else(|| panic!("{link}"))
@@ -382,6 +388,29 @@ mod namespaces_by_path {
             .expect("detached");
         drop(fd);
         assert!(place.run(["ip", "link", "show", "vm0"]).contains("vm0"));
+        // What fails leaves it as it was.
+        let before = place.run([
+            "sh",
+            "-c",
+            "ip -4 -o addr show dev vm0; ip rule; ip -4 route show table all dev vm0",
+        ]);
+        let task = one_of_several(
+            "vm0",
+            "existing-tap",
+            &["10.1.0.2/16"],
+            &["10.77.0.1"],
+            true,
+            1000,
+        );
+        let (answer, _) = perform(&world, Who::Root, Some(file.as_fd()), &task);
+        let why = answer.expect_err("no route to the gateway");
+        assert!(why.contains("10.77.0.1"), "{why}");
+        let after = place.run([
+            "sh",
+            "-c",
+            "ip -4 -o addr show dev vm0; ip rule; ip -4 route show table all dev vm0",
+        ]);
+        assert_eq!(after, before);
         // An interface of that namespace, by a packet socket.
         place.run([
             "ip", "link", "add", "lan0", "mtu", "1400", "type", "veth", "peer", "name", "lan1",
