@@ -18,8 +18,11 @@ use pontoon_switch::MacAddr;
 use crate::ipam;
 use crate::sandbox::SandboxArgs;
 
+mod join;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use join::Join;
 
 /// The IPv4 range of a private network unless another is asked for.
 pub(crate) const DEFAULT_SUBNET: &str = "10.0.2.0/24";
@@ -127,7 +130,8 @@ pub(crate) enum UdpFiltering {
     override_usage = "pontoon run [OPTIONS] [--] [CMD [ARG...]]",
     after_help = "\
 Without --network the container gets a private network named after it, which lives until its last container ends. \
-The options under \"Network\" describe that network and cannot be given for one that is already running.
+`--network NAME` joins one that is running; with `none`, `host` and `container:NAME` the container is on no switch, and `pontoon ps` does \
+not list it. The options under \"Network\" describe that network and cannot be given for one that is already running.
 
 The exit status is the command's, or 128 and the number of the signal that killed it; 126 and 127 for a command that cannot \
 be executed or is not there, 125 if `run` itself fails.
@@ -145,9 +149,12 @@ pub(crate) struct RunArgs {
     #[arg(long, value_parser = parse_name)]
     pub(crate) name: Option<String>,
 
-    /// Join the switch of a network that is already running, instead of a private one
-    #[arg(long, value_name = "NAME", value_parser = parse_name)]
-    pub(crate) network: Option<String>,
+    /// Join the switch of a network that is already running, instead of a private one; or none, host, container:NAME
+    ///
+    /// `none` is a network of its own with the loopback only; `host` is the host's network; `container:NAME` is that of
+    /// another container, with its host name and its /etc/hosts and /etc/resolv.conf.
+    #[arg(long, value_name = "NETWORK")]
+    pub(crate) network: Option<Join>,
 
     /// Publish ports: [host-ip:][host-port[-range]]:container-port[-range][/tcp|/udp]; repeatable
     ///
@@ -500,6 +507,7 @@ impl FromStr for Outbound {
 
 /// A container's or a network's name: it is part of a socket's file name and a DNS label.
 pub(crate) fn parse_name(s: &str) -> Result<String, String> {
+    join::check_reserved(s)?;
     if s.is_empty() || s.len() > MAX_NAME {
         return Err(format!("a name has 1 to {MAX_NAME} characters"));
     }
@@ -610,6 +618,7 @@ impl RunArgs {
     ///
     /// A container that joins a network is not checked against that network's ranges here: its front does that.
     pub(crate) fn check(&self) -> Result<()> {
+        self.check_without_switch()?;
         ensure!(
             self.network.is_none() || !self.sandbox.is_given(),
             "--network joins a network whose packet process is confined already: the switches of the sandbox go where it \
@@ -652,6 +661,49 @@ impl RunArgs {
         } else {
             Ok(())
         }
+    }
+
+    /// Refuses what makes no sense for a container that is on no switch.
+    fn check_without_switch(&self) -> Result<()> {
+        let join = match &self.network {
+            Some(join @ (Join::None | Join::Host | Join::Container(_))) => join,
+            Some(Join::Network(_)) | None => return Ok(()),
+        };
+        let of_switches = [
+            ("--publish", !self.publish.is_empty()),
+            ("--publish-all", self.publish_all),
+            ("--ip", self.ip.is_some()),
+            ("--ip6", self.ip6.is_some()),
+            ("--mac-address", self.mac_address.is_some()),
+            ("--capture", self.capture.is_some()),
+            ("the switches of the sandbox", self.sandbox.is_given()),
+        ];
+        for (option, given) in of_switches {
+            ensure!(
+                !given,
+                "with --network {join} there is no switch that the container is on: leave out {option}"
+            );
+        }
+        let (whose, hostname, hosts) = match join {
+            Join::Container(_) => (
+                "the other container's",
+                self.hostname.is_some(),
+                !self.add_host.is_empty(),
+            ),
+            Join::Host => ("the host's", false, false),
+            Join::None | Join::Network(_) => return Ok(()),
+        };
+        for (option, what, given) in [
+            ("--hostname", "host name", hostname),
+            ("--add-host", "/etc/hosts", hosts),
+            ("--dns-search", "/etc/resolv.conf", !self.dns_search.is_empty()),
+        ] {
+            ensure!(
+                !given,
+                "with --network {join} the container's {what} is {whose}: leave out {option}"
+            );
+        }
+        Ok(())
     }
 
     fn is_default_per_container(&self) -> bool {

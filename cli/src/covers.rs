@@ -36,8 +36,8 @@ pub(crate) struct Covers {
     files: Vec<(PathBuf, File)>,
 }
 
-/// Hides the control directory under an empty one and covers the host's files.
-pub(crate) fn hide(control: &Path) -> Result<Covers> {
+/// Hides the control directory under an empty one and covers the host's `names` in `/etc`.
+pub(crate) fn hide(control: &Path, names: &[&str]) -> Result<Covers> {
     let quiet = MountFlags::NOSUID | MountFlags::NODEV;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .context("cannot make the mounts private")?;
@@ -55,7 +55,7 @@ pub(crate) fn hide(control: &Path) -> Result<Covers> {
     )
     .with_context(at)?;
     let mut files = Vec::new();
-    for name in OWN_FILES {
+    for &name in names {
         let file = control.join(name);
         write_for_all(&file, UNWRITTEN).with_context(|| format!("cannot write {}", file.display()))?;
         let target = Path::new("/etc").join(name);
@@ -121,6 +121,9 @@ fn cover_missing(control: &Path, file: &Path, target: &Path) -> Result<()> {
 impl Covers {
     /// Covers anew what the host replaces, for ever, in a thread of its own.
     pub(crate) fn keep(mut self) {
+        if self.files.is_empty() {
+            return;
+        }
         let kept = std::thread::Builder::new().name("covers".into()).spawn(move || {
             if let Err(e) = self.watch() {
                 tracing::warn!("files that the host replaces will show in the container: {e:#}");

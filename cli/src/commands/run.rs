@@ -17,14 +17,18 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal, WaitOptions};
 
 use crate::api::{AttachRequest, NetworkInfo};
-use crate::args::{RunArgs, UdpFiltering};
+use crate::args::{Join, RunArgs, UdpFiltering};
 use crate::client::Endpoint;
 use crate::control;
+use crate::covers::OWN_FILES;
 use crate::fdsock::FdSocket;
 use crate::front::{self, Attached, Plan, Started};
-use crate::init::{self, FORWARDED_AND_CHILD, FromInit, Identity, Terminal, ToInit};
+use crate::init::{self, FORWARDED_AND_CHILD, FromInit, Identity, Stack, Terminal, ToInit};
 use crate::outbound;
+use crate::resolv;
 use crate::routes::Call;
+
+mod without_switch;
 
 /// Runs the command; gives the exit status.
 ///
@@ -35,7 +39,14 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
     let command = command(args)?;
     let signals = Signals::take(&FORWARDED_AND_CHILD).context("cannot take over signals")?;
     let name = args.name.clone().unwrap_or_else(made_up_name);
-    let network = args.network.clone().unwrap_or_else(|| name.clone());
+    let join = match &args.network {
+        None => None,
+        Some(Join::Network(network)) => Some(network),
+        Some(join @ (Join::None | Join::Host | Join::Container(_))) => {
+            return without_switch::run(args, join, &name, &command, &signals);
+        }
+    };
+    let network = join.unwrap_or(&name).clone();
     // Judged before the directory is made: bad input leaves nothing behind.
     control::socket_path(&control::control_dir()?, &network)?;
     let directory = control::create_control_dir()?;
@@ -53,12 +64,12 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
         ip6: args.ip6.map(IpAddr::V6),
         mac: args.mac_address,
         publish: args.publish_specs(),
-        add_hosts: args.add_host.iter().map(|h| (h.name.clone(), h.ip)).collect(),
+        add_hosts: further_hosts(args),
         capture,
     };
-    let (mut container, attached, front) = match &args.network {
+    let (mut container, attached, front) = match join {
         Some(_) => {
-            let (container, attached) = join(&network, &directory, &command, wanted)?;
+            let (container, attached) = join_running(&network, &directory, &command, wanted)?;
             (container, attached, None)
         }
         None => {
@@ -94,7 +105,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
 }
 
 /// Makes a container and has it attached as `wanted` to a network that is running.
-fn join(
+fn join_running(
     network: &str,
     directory: &Path,
     command: &[OsString],
@@ -108,7 +119,7 @@ fn join(
         .into_iter()
         .next()
         .with_context(|| format!("network {network} says nothing of itself"))?;
-    let mut container = Container::start(directory.to_owned(), command)?;
+    let mut container = Container::start(&Stack::Attached, directory, command)?;
     container.ready()?;
     let request = AttachRequest {
         pid: container.first()?,
@@ -132,7 +143,7 @@ fn alone(
     // First, as its packet process takes the longest.
     let mut front = front::start(plan)?;
     crate::log();
-    let mut container = match Container::start(directory.to_owned(), command) {
+    let mut container = match Container::start(&Stack::Attached, directory, command) {
         Ok(container) => container,
         Err(e) => {
             front.give_up();
@@ -216,14 +227,25 @@ fn identity(args: &RunArgs, attached: &Attached, terminal: Terminal) -> Identity
     } else {
         &args.dns_search
     };
+    let hostname = args.hostname.clone().unwrap_or_else(|| container.name.clone());
+    let servers: Vec<IpAddr> = network.subnets.iter().map(|s| s.gateway).collect();
+    let hosts = resolv::hosts_file(&hostname, &container.addresses, &further_hosts(args));
     Identity {
-        hostname: args.hostname.clone().unwrap_or_else(|| container.name.clone()),
-        addresses: container.addresses.clone(),
-        servers: network.subnets.iter().map(|s| s.gateway).collect(),
-        search: search.clone(),
-        hosts: args.add_host.iter().map(|h| (h.name.clone(), h.ip)).collect(),
+        files: own_files(&hostname, resolv::for_container(&servers, search), hosts),
+        hostname: Some(hostname),
         terminal,
     }
+}
+
+/// Names of `--add-host`.
+fn further_hosts(args: &RunArgs) -> Vec<(String, IpAddr)> {
+    args.add_host.iter().map(|h| (h.name.clone(), h.ip)).collect()
+}
+
+/// The texts of the container's own files.
+fn own_files(hostname: &str, resolv: String, hosts: String) -> Vec<(String, String)> {
+    let names = OWN_FILES.into_iter().map(str::to_owned);
+    names.zip([resolv, hosts, format!("{hostname}\n")]).collect()
 }
 
 /// How we stand to the terminal, and so the command.
@@ -254,8 +276,8 @@ struct Container {
 
 impl Container {
     /// Begins to make one.
-    fn start(control: PathBuf, command: &[OsString]) -> Result<Self> {
-        let (outer, socket) = init::start(control, command)?;
+    fn start(stack: &Stack, control: &Path, command: &[OsString]) -> Result<Self> {
+        let (outer, socket) = init::start(stack, control, command)?;
         Ok(Self {
             outer,
             socket: Some(socket),

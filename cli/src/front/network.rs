@@ -22,11 +22,11 @@ use super::Plan;
 use super::packet_link::PacketLink;
 use crate::api::{AttachRequest, ContainerInfo, NetworkInfo, PublishedPort, SubnetInfo};
 use crate::args::{MIN_MTU_IPV6, parse_name};
-use crate::attach::{self, Helper};
+use crate::attach::{self, Attach, Helper, Task};
 use crate::bind::{self, Bound, Versions};
 use crate::fdsock::MAX_FDS;
 use crate::ipam::{Pool, mac_for};
-use crate::packet::protocol::{Command, Event, NetworkConfig, Reply, Rule};
+use crate::packet::protocol::{Command, Event, NetworkConfig, PortKind, Reply, Rule};
 use crate::resolv::ResolvConf;
 
 /// A running network.
@@ -426,18 +426,23 @@ impl Network {
             .map(CaptureFile::create)
             .transpose()
             .map_err(|e| refused(400, e))?;
-        let wanted = attach::Request {
-            mac,
+        let wanted = Task::Attach(Attach {
+            interface: attach::INTERFACE.to_owned(),
+            kind: attach::Kind::Tap,
+            mac: Some(mac),
             mtu: self.plan.mtu.into(),
             addresses: prefixes,
             gateways,
-        };
+            default: true,
+            source_table: None,
+            routes: Vec::new(),
+        });
         let helper = match self.helper.take() {
             Some(helper) => Ok(helper),
             None => Helper::spawn(),
         };
         let helper = helper
-            .and_then(|helper| helper.begin(&pidfd, &wanted).map(|()| helper))
+            .and_then(|helper| helper.begin(Some(pidfd.as_fd()), &wanted).map(|()| helper))
             .with_context(|| format!("cannot attach {name}"))?;
         Ok(Attaching {
             name,
@@ -486,12 +491,13 @@ impl Network {
             hosts,
             mut helper,
         } = attaching;
-        let tap = helper.tap().with_context(|| format!("cannot attach {name}"))?;
+        let (_, tap) = helper.port().with_context(|| format!("cannot attach {name}"))?;
         self.spent.push(helper);
         let mut fds = vec![tap.as_fd()];
         fds.extend(capture.as_ref().map(|c| c.file.as_fd()));
         let command = Command::AddPort {
             name: name.clone(),
+            kind: PortKind::Tap,
             mac,
             addresses: addresses.clone(),
             mtu: self.plan.mtu.into(),

@@ -48,15 +48,17 @@ pub(crate) struct Rule {
 pub(crate) enum Command {
     /// Make the network; the first command. Descriptors: raw ICMP sockets, for hosts that shut ping sockets out.
     Configure(Box<NetworkConfig>),
-    /// Add a container's port. Descriptors: the TAP, then the capture file if there is one.
+    /// Add a container's port. Descriptors: the port's, then the capture file if there is one.
     AddPort {
         /// The container's name.
         name: String,
+        /// What the port's descriptor is.
+        kind: PortKind,
         /// Its MAC address.
         mac: MacAddr,
         /// Its addresses.
         addresses: Vec<IpAddr>,
-        /// Its MTU in bytes.
+        /// Its MTU in bytes; a packet socket tells that of its interface.
         mtu: u32,
         /// Whether a capture file comes along.
         capture: bool,
@@ -112,6 +114,16 @@ pub(crate) enum Command {
     },
     /// Nothing but an answer.
     Ping,
+}
+
+/// What a port is read from and written to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum PortKind {
+    /// A TAP.
+    Tap,
+    /// A packet socket with a virtio-net header, bound to its interface.
+    Packet,
 }
 
 /// One row of the forwarding table.

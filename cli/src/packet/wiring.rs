@@ -12,6 +12,7 @@ use pontoon_nat::host::real::RealHost;
 use pontoon_nat::publish::RuleId;
 use pontoon_switch::fdb::Origin;
 use pontoon_switch::port::tap;
+use pontoon_switch::port::veth::VethPort;
 use pontoon_switch::sys::fd::open_count;
 use pontoon_switch::{
     DropCounters, Features, Handle, Instant, MacAddr, Network, Policy, Port, PortConfig, PortId, PortStatus,
@@ -20,7 +21,7 @@ use pontoon_switch::{
 use rustix::process::{Resource, getrlimit};
 
 use super::one;
-use super::protocol::{Command, Counters, Event, FdbEntry, NetworkConfig, PAGE, Reply, Rule};
+use super::protocol::{Command, Counters, Event, FdbEntry, NetworkConfig, PAGE, PortKind, Reply, Rule};
 use crate::api::PortStats;
 use crate::capture::Recorder;
 
@@ -115,6 +116,7 @@ impl Wiring {
             Command::Configure(_) => bail!("the network is configured already"),
             Command::AddPort {
                 name,
+                kind,
                 mac,
                 addresses,
                 mtu,
@@ -125,8 +127,8 @@ impl Wiring {
                 if capture != file.is_some() {
                     bail!("no descriptor came for the capture");
                 }
-                self.add_port(name, mac, addresses, mtu, one(fds)?, file)
-                    .map(Reply::Port)
+                let port = adopt(kind, one(fds)?, mtu)?;
+                self.add_port(name, mac, addresses, port, file).map(Reply::Port)
             }
             Command::RemovePort { port } => {
                 self.remove_port(port)?;
@@ -174,11 +176,9 @@ impl Wiring {
         name: String,
         mac: MacAddr,
         addresses: Vec<IpAddr>,
-        mtu: u32,
-        tap: OwnedFd,
+        port: Box<dyn Port>,
         capture: Option<OwnedFd>,
     ) -> Result<u32> {
-        let port = tap::adopt(tap, mtu, Features::from_env()).context("cannot use the container's TAP")?;
         let policy = Policy::container(mac, addresses.iter().map(|&a| a.into()));
         let (id, now) = self.attach(port, name.clone(), policy, mac, addresses.clone())?;
         self.addresses.insert(id.0, addresses);
@@ -372,6 +372,18 @@ impl Wiring {
         if let Some(worker) = self.worker.take() {
             let _ = worker.join();
         }
+    }
+}
+
+/// The port for a descriptor of that kind.
+fn adopt(kind: PortKind, fd: OwnedFd, mtu: u32) -> Result<Box<dyn Port>> {
+    let features = Features::from_env();
+    match kind {
+        PortKind::Tap => tap::adopt(fd, mtu, features).context("cannot use the container's TAP"),
+        PortKind::Packet => match VethPort::adopt(fd, features) {
+            Ok(port) => Ok(Box::new(port)),
+            Err(e) => Err(e).context("cannot use the interface's packet socket"),
+        },
     }
 }
 

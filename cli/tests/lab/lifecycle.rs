@@ -19,7 +19,7 @@ fn snapshot(world: &World) -> String {
 }
 
 /// Wants the world as empty as it was: no process, namespace or socket of Pontoon's.
-fn nothing_left(world: &World, who: Who) {
+pub(crate) fn nothing_left(world: &World, who: Who) {
     wait_for("the end of every process", Duration::from_secs(8), || {
         let left = world.processes();
         left.is_empty().then_some(()).or_else(|| {

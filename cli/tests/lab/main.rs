@@ -26,6 +26,7 @@ macro_rules! each_user {
     };
 }
 
+mod attach;
 mod control;
 mod dns;
 mod exhausted;
@@ -33,6 +34,7 @@ mod icmp;
 mod inside;
 mod isolation;
 mod lifecycle;
+mod modes;
 mod publish;
 mod run;
 mod sandbox;

@@ -4,6 +4,7 @@
 
 pub mod datagrams;
 pub mod fd;
+pub mod namespace;
 pub mod packet;
 pub mod peer;
 pub mod process;

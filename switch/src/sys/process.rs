@@ -15,6 +15,8 @@ use super::check;
 pub struct Namespaces(libc::c_int);
 
 impl Namespaces {
+    /// No new ones.
+    pub const NONE: Self = Self(0);
     /// User and group ids, and the capabilities over what is made together with them.
     pub const USER: Self = Self(libc::CLONE_NEWUSER);
     /// Mounts.
@@ -186,10 +188,22 @@ pub fn unshare(namespaces: Namespaces) -> io::Result<()> {
 /// True if this process has one thread.
 ///
 /// # Errors
-/// Where `/proc` cannot be read.
+/// Where `/proc` cannot be read, and the kernel does not answer either.
 pub fn is_single_threaded() -> io::Result<bool> {
-    // A directory for each thread, and the two that every directory has.
-    Ok(rustix::fs::stat("/proc/self/task")?.st_nlink == 3)
+    match rustix::fs::stat("/proc/self/task") {
+        // A directory for each thread, and the two that every directory has.
+        Ok(tasks) => Ok(tasks.st_nlink == 3),
+        // That `/proc` is of a PID namespace which this process is not in. Its one thread is apart from others already.
+        Err(rustix::io::Errno::NOENT) => {
+            // SAFETY: it takes a number, and does nothing but fail where there are more threads.
+            match check(unsafe { libc::unshare(libc::CLONE_THREAD) }) {
+                Ok(_) => Ok(true),
+                Err(e) if e.raw_os_error() == Some(libc::EINVAL) => Ok(false),
+                Err(e) => Err(e),
+            }
+        }
+        Err(e) => Err(e.into()),
+    }
 }
 
 fn fork_in(

@@ -57,6 +57,23 @@ pub fn open_tap(name: &str) -> io::Result<OwnedFd> {
 
 /// As [`open_tap`], whatever the environment says.
 pub fn open_vnet_tap(name: &str) -> io::Result<OwnedFd> {
+    let fd = attach(name)?;
+    // SAFETY: TUNSETPERSIST takes an integer, not a pointer.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETPERSIST, 0) })?;
+    Ok(fd)
+}
+
+/// As [`open_tap`], but that the TAP stays when the last descriptor goes, if it was made to.
+pub fn borrow_tap(name: &str) -> io::Result<OwnedFd> {
+    if Features::from_env().allows(Feature::VnetHdr) {
+        attach(name)
+    } else {
+        open_plain_tap(name)
+    }
+}
+
+/// A descriptor of the TAP `name`, with a virtio-net header where the kernel has it.
+fn attach(name: &str) -> io::Result<OwnedFd> {
     let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
     let fd = rustix::fs::open(
         "/dev/net/tun",
@@ -72,8 +89,6 @@ pub fn open_vnet_tap(name: &str) -> io::Result<OwnedFd> {
         Err(e) => return Err(e),
     }
     set_vnet_header_size(fd.as_fd(), VNET_HEADER)?;
-    // SAFETY: TUNSETPERSIST takes an integer, not a pointer.
-    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETPERSIST, 0) })?;
     Ok(fd)
 }
 

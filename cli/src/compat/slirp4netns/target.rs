@@ -164,6 +164,7 @@ fn open(netns: &Netns, name: &str, options: &Options) -> Result<OwnedFd> {
     let tap = attach::open(name)?;
     if options.configure {
         let mut netlink = Netlink::open().context("cannot open a netlink socket in the namespace")?;
+        attach::loopback_up(&mut netlink)?;
         let address = Ipv4Net::new(options.cidr.recommended(), options.cidr.net().prefix_len())?;
         attach::configure(
             &mut netlink,
@@ -171,8 +172,12 @@ fn open(netns: &Netns, name: &str, options: &Options) -> Result<OwnedFd> {
                 name,
                 mac: options.mac,
                 mtu: options.mtu.into(),
+                queue: Some(attach::QUEUE),
                 addresses: &[IpNet::V4(address)],
                 gateways: &[options.cidr.gateway().into()],
+                default: true,
+                source_table: None,
+                routes: &[],
                 ipv6: Ipv6::Untouched,
             },
         )?;
