@@ -1,4 +1,5 @@
-//! The directory of the control sockets: `NAME.sock` for each running network, its owner's alone.
+//! The directory of the control sockets, its owner's alone: `NAME.sock` for each private network that runs, and
+//! `daemon.sock` for the daemon.
 //!
 //! | who | where |
 //! |---|---|
@@ -23,6 +24,9 @@ use std::path::{Path, PathBuf};
 const SUFFIX: &str = ".sock";
 /// Longest path of a Unix socket, without the ending zero: `sun_path` in `unix(7)`.
 const MAX_SOCKET_PATH: usize = 107;
+
+/// The daemon's socket has the name that no private network may have.
+pub(crate) const DAEMON: &str = "daemon";
 
 /// How long a front may take from its first line in the log to its socket.
 const START_TIME: std::time::Duration = std::time::Duration::from_secs(30);
@@ -55,6 +59,9 @@ pub(crate) enum ControlError {
     /// The network is running already.
     #[error("network {0} is running already: join it with --network {0}, or choose another name")]
     Running(String),
+    /// The daemon is running already.
+    #[error("a daemon listens on {0} already: end it first, or choose another socket with --socket")]
+    DaemonRunning(PathBuf),
     /// The socket cannot be made.
     #[error("cannot listen on the control socket {0}: {1}")]
     Listen(PathBuf, io::Error),
@@ -161,6 +168,19 @@ pub(crate) fn existing_control_dir() -> Result<Option<PathBuf>, ControlError> {
     Surroundings::ours().existing()
 }
 
+/// The daemon's socket: what `PONTOON_SOCKET` says, or the one in the control directory.
+pub(crate) fn daemon_socket() -> Result<PathBuf, ControlError> {
+    const NAME: &str = "PONTOON_SOCKET";
+    match std::env::var_os(NAME)
+        .filter(|v| !v.is_empty())
+        .map(PathBuf::from)
+    {
+        Some(path) if path.is_relative() => Err(ControlError::Relative(NAME, path)),
+        Some(path) => Ok(path),
+        None => socket_path(&control_dir()?, DAEMON),
+    }
+}
+
 /// The path of a network's socket in `dir`.
 pub(crate) fn socket_path(dir: &Path, network: &str) -> Result<PathBuf, ControlError> {
     let path = dir.join(format!("{network}{SUFFIX}"));
@@ -171,7 +191,7 @@ pub(crate) fn socket_path(dir: &Path, network: &str) -> Result<PathBuf, ControlE
     }
 }
 
-/// The networks that have a socket in `dir`, sorted by name; whether anyone listens there is not looked at.
+/// The private networks that have a socket in `dir`, sorted by name; whether anyone listens there is not looked at.
 pub(crate) fn sockets(dir: &Path) -> Result<Vec<(String, PathBuf)>, ControlError> {
     let failed = |e| ControlError::Io("read", dir.to_owned(), e);
     let mut found = Vec::new();
@@ -179,7 +199,7 @@ pub(crate) fn sockets(dir: &Path) -> Result<Vec<(String, PathBuf)>, ControlError
         let entry = entry.map_err(failed)?;
         let file = entry.file_name();
         let name = file.to_str().and_then(|f| f.strip_suffix(SUFFIX));
-        if let Some(name) = name.filter(|n| crate::args::parse_name(n).is_ok()) {
+        if let Some(name) = name.filter(|&n| n != DAEMON && crate::args::parse_name(n).is_ok()) {
             found.push((name.to_owned(), entry.path()));
         }
     }
@@ -190,18 +210,54 @@ pub(crate) fn sockets(dir: &Path) -> Result<Vec<(String, PathBuf)>, ControlError
 /// Listens on the socket of `network` in `dir`, in place of one that was left behind.
 pub(crate) fn listen(dir: &Path, network: &str) -> Result<(UnixListener, PathBuf), ControlError> {
     let path = socket_path(dir, network)?;
+    let listener = listen_at(dir, &path, || ControlError::Running(network.to_owned()))?;
+    Ok((listener, path))
+}
+
+/// Listens on the daemon's socket, in place of one that was left behind. Its directory is there.
+pub(crate) fn listen_daemon(path: &Path) -> Result<UnixListener, ControlError> {
+    if path.as_os_str().len() > MAX_SOCKET_PATH {
+        return Err(ControlError::TooLong(path.to_owned()));
+    }
+    listen_at(directory_of(path), path, || {
+        ControlError::DaemonRunning(path.to_owned())
+    })
+}
+
+/// Closes the daemon's socket and removes it.
+pub(crate) fn remove_daemon(path: &Path, listener: UnixListener) {
+    // An error leaves a socket behind that whoever next meets it removes.
+    let lock = lock(directory_of(path));
+    drop(listener);
+    if lock.is_ok() && is_stale(path) {
+        let _ = fs::remove_file(path);
+    }
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("/"))
+}
+
+fn listen_at(
+    dir: &Path,
+    path: &Path,
+    running: impl FnOnce() -> ControlError,
+) -> Result<UnixListener, ControlError> {
     let _lock = lock(dir)?;
     if path.symlink_metadata().is_ok() {
-        if !is_stale(&path) {
-            return Err(ControlError::Running(network.to_owned()));
+        if !is_stale(path) {
+            return Err(running());
         }
-        fs::remove_file(&path).map_err(|e| ControlError::Listen(path.clone(), e))?;
+        fs::remove_file(path).map_err(|e| ControlError::Listen(path.to_owned(), e))?;
     }
-    // The directory's mode is what keeps others out: the kernel asks for search permission on it at each connect.
-    match UnixListener::bind(&path) {
-        Ok(listener) => Ok((listener, path)),
-        Err(e) => Err(ControlError::Listen(path, e)),
-    }
+    // The directory's mode is what keeps others out: the kernel asks for search permission on it at each connect. Where
+    // the daemon's lies elsewhere, whoever comes is looked at all the same.
+    UnixListener::bind(path).map_err(|e| ControlError::Listen(path.to_owned(), e))
+}
+
+/// Whether the front of the private network of that name listens.
+pub(crate) fn is_running(dir: &Path, network: &str) -> bool {
+    socket_path(dir, network).is_ok_and(|path| path.exists() && !is_stale(&path))
 }
 
 /// Removes the socket at `path` in `dir` if nobody listens on it.

@@ -45,13 +45,18 @@ pub(crate) struct Request {
     pub(crate) body: Vec<u8>,
 }
 
-/// An answer: a status and a JSON body.
+/// The content type of JSON.
+const JSON: &str = "application/json";
+
+/// An answer: a status and a body, JSON but for what is text.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Response {
     /// The status code.
     pub(crate) status: u16,
-    /// JSON, or empty.
+    /// Its body, or nothing.
     pub(crate) body: Vec<u8>,
+    /// What the body is.
+    pub(crate) kind: &'static str,
     /// The methods to name in `Allow`, for 405.
     pub(crate) allow: Option<&'static str>,
 }
@@ -68,9 +73,20 @@ impl Response {
             Ok(body) => Self {
                 status,
                 body,
+                kind: JSON,
                 allow: None,
             },
             Err(e) => Self::error(500, format!("the answer cannot be written as JSON: {e}")),
+        }
+    }
+
+    /// 200 with text of the content type `kind`.
+    pub(crate) fn text(kind: &'static str, text: String) -> Self {
+        Self {
+            status: 200,
+            body: text.into_bytes(),
+            kind,
+            allow: None,
         }
     }
 
@@ -79,6 +95,7 @@ impl Response {
         Self {
             status: 204,
             body: Vec::new(),
+            kind: JSON,
             allow: None,
         }
     }
@@ -89,6 +106,7 @@ impl Response {
         Self {
             status,
             body: error.to_string().into_bytes(),
+            kind: JSON,
             allow: None,
         }
     }

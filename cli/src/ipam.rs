@@ -1,8 +1,9 @@
 //! Addresses of one network: which are free, and which a container gets.
 //!
-//! By default the subnets are 10.0.2.0/24 and fd00::/64, the gateway is number 2 of each, and containers get the next
-//! free number from 100 (64 hexadecimal) on, wrapping round below it. In a subnet that has no such numbers the gateway
-//! is the first host address and containers the next ones.
+//! A private network's subnets are by default 10.0.2.0/24 and fd00::/64, the gateway is number 2 of each, and containers
+//! get the next free number from 100 (64 hexadecimal) on, wrapping round below it. In a subnet that has no such numbers
+//! the gateway is the first host address and containers the next ones. On a network of the daemon it is so in every
+//! subnet, as with Docker, and addresses may be given from a part of the subnet only.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -27,6 +28,9 @@ pub(crate) enum Refused {
     /// Outside of the subnet.
     #[error("address {0} is not in the network's subnet {1}")]
     Outside(IpAddr, IpNet),
+    /// A range outside of its subnet.
+    #[error("range {0} is not inside the subnet {1}")]
+    RangeOutside(IpNet, IpNet),
     /// The subnet's own or broadcast address.
     #[error("address {0} is no host address of {1}")]
     NoHost(IpAddr, IpNet),
@@ -37,7 +41,9 @@ pub(crate) enum Refused {
     #[error("address {0} is in use on this network")]
     Taken(IpAddr),
     /// None left.
-    #[error("no address is left in {0}: use a larger --subnet")]
+    #[error(
+        "no address is left in {0}: detach a container, or make a network with a larger --subnet or --ip-range"
+    )]
     Full(IpNet),
 }
 
@@ -45,24 +51,70 @@ pub(crate) enum Refused {
 #[derive(Clone, Debug)]
 pub(crate) struct Pool {
     net: IpNet,
-    gateway: IpAddr,
+    gateway: Option<IpAddr>,
     used: BTreeSet<u128>,
-    /// First and last number of those that are only given to who asks for them.
+    /// Where addresses are given from, if not everywhere.
+    part: Option<IpNet>,
+    /// Numbers that are only given to who asks for them.
+    reserved: BTreeSet<u128>,
+    /// First and last number of more of these.
     kept: Option<(u128, u128)>,
     next: u128,
 }
 
 impl Pool {
-    /// The pool of `net` with the gateway's address, chosen if it is not given.
+    /// The pool of a private network's `net` with the gateway's address, chosen if it is not given.
     pub(crate) fn new(net: IpNet, gateway: Option<IpAddr>) -> Result<Self, Refused> {
+        let mut pool = Self::bare(net)?;
+        let (first, last) = pool.range();
+        pool.set_gateway(gateway.unwrap_or_else(|| pool.default_gateway()))?;
+        pool.next = if last > FIRST { FIRST } else { first };
+        Ok(pool)
+    }
+
+    /// The pool of `net` where `gateway`, if there is one, is a router's address, and addresses are given from `part`.
+    pub(crate) fn of_subnet(
+        net: IpNet,
+        gateway: Option<IpAddr>,
+        part: Option<IpNet>,
+        reserved: &[IpAddr],
+    ) -> Result<Self, Refused> {
+        let mut pool = Self::bare(net)?;
+        if let Some(gateway) = gateway {
+            pool.set_gateway(gateway)?;
+        }
+        if let Some(part) = part {
+            let part = part.trunc();
+            if !pool.net.contains(&part) {
+                return Err(Refused::RangeOutside(part, pool.net));
+            }
+            pool.part = Some(part);
+        }
+        for &address in reserved.iter().filter(|a| pool.net.contains(*a)) {
+            let number = pool.number_of_host(address)?;
+            pool.reserved.insert(number);
+        }
+        pool.next = pool.given().0;
+        Ok(pool)
+    }
+
+    /// The gateway that a network of the daemon has in `net` unless another is asked for.
+    pub(crate) fn first_host(net: IpNet) -> Result<IpAddr, Refused> {
+        let pool = Self::bare(net)?;
+        Ok(pool.address(pool.range().0))
+    }
+
+    fn bare(net: IpNet) -> Result<Self, Refused> {
         let net = net.trunc();
         if net.addr().is_loopback() || net.addr().is_multicast() || net.addr().is_unspecified() {
             return Err(Refused::Unusable(net, "it is not a range of unicast addresses"));
         }
-        let mut pool = Self {
+        let pool = Self {
             net,
-            gateway: net.addr(),
+            gateway: None,
             used: BTreeSet::new(),
+            part: None,
+            reserved: BTreeSet::new(),
             kept: None,
             next: 0,
         };
@@ -70,15 +122,13 @@ impl Pool {
         if last < first || last - first < 1 {
             return Err(Refused::TooSmall(net));
         }
-        pool.gateway = match gateway {
-            Some(address) => {
-                pool.number_of_host(address)?;
-                address
-            }
-            None => pool.default_gateway(),
-        };
-        pool.next = if last > FIRST { FIRST } else { first };
         Ok(pool)
+    }
+
+    fn set_gateway(&mut self, gateway: IpAddr) -> Result<(), Refused> {
+        self.number_of_host(gateway)?;
+        self.gateway = Some(gateway);
+        Ok(())
     }
 
     fn default_gateway(&self) -> IpAddr {
@@ -91,9 +141,14 @@ impl Pool {
         self.net
     }
 
-    /// The gateway's address.
-    pub(crate) fn gateway(&self) -> IpAddr {
+    /// The address of the gateway, or of another router.
+    pub(crate) fn gateway(&self) -> Option<IpAddr> {
         self.gateway
+    }
+
+    /// Where addresses are given from, if not everywhere.
+    pub(crate) fn part(&self) -> Option<IpNet> {
+        self.part
     }
 
     /// Gives the addresses from `first` to `last` from now on only to who asks for them: DHCP has them for others.
@@ -107,7 +162,7 @@ impl Pool {
     pub(crate) fn take(&mut self, wanted: Option<IpAddr>) -> Result<IpAddr, Refused> {
         if let Some(address) = wanted {
             let n = self.number_of_host(address)?;
-            if address == self.gateway {
+            if Some(address) == self.gateway {
                 return Err(Refused::Gateway(address));
             }
             return if self.used.insert(n) {
@@ -116,21 +171,23 @@ impl Pool {
                 Err(Refused::Taken(address))
             };
         }
-        let (first, last) = self.range();
+        let (first, last) = self.given();
         let kept = |n: u128| self.kept.is_some_and(|(first, last)| (first..=last).contains(&n));
-        // As many tries as there can be numbers that are taken or kept, the gateway's, and one.
-        let tries = self.used.len() as u128 + self.kept.map_or(0, |(first, last)| last - first + 1) + 2;
-        let mut n = self.next;
-        for _ in 0..tries.min(last - first + 1) {
+        // As many tries as there can be numbers that are taken, kept or reserved, the gateway's, and one.
+        let kept_count = self.kept.map_or(0, |(first, last)| last - first + 1);
+        let tries = (self.used.len() + self.reserved.len()) as u128 + kept_count + 2;
+        let mut n = self.next.clamp(first, last);
+        for _ in 0..tries.min((last - first).saturating_add(1)) {
             let address = self.address(n);
             let after = if n >= last { first } else { n + 1 };
-            if address != self.gateway && !kept(n) && self.used.insert(n) {
+            let free = Some(address) != self.gateway && !kept(n) && !self.reserved.contains(&n);
+            if free && self.used.insert(n) {
                 self.next = after;
                 return Ok(address);
             }
             n = after;
         }
-        Err(Refused::Full(self.net))
+        Err(Refused::Full(self.part.unwrap_or(self.net)))
     }
 
     /// Gives `address` back. It is handed out again only after the others, so that what peers remember of it fades.
@@ -161,6 +218,18 @@ impl Pool {
             IpNet::V6(n) if n.prefix_len() >= 127 => (0, all),
             IpNet::V6(_) => (1, all),
         }
+    }
+
+    /// First and last number that are given to who asks for none.
+    fn given(&self) -> (u128, u128) {
+        let (first, last) = self.range();
+        let Some(part) = self.part else {
+            return (first, last);
+        };
+        let start = self.number(part.addr());
+        let bits = u32::from(part.max_prefix_len() - part.prefix_len());
+        let size = 1u128.checked_shl(bits).unwrap_or(0).wrapping_sub(1);
+        (start.max(first), start.saturating_add(size).min(last))
     }
 
     fn number(&self, address: IpAddr) -> u128 {
@@ -198,14 +267,7 @@ fn bits(address: IpAddr) -> u128 {
 
 /// The gateway's address in `net` unless another is asked for.
 pub(crate) fn default_gateway(net: IpNet) -> IpAddr {
-    Pool {
-        net: net.trunc(),
-        gateway: net.addr(),
-        used: BTreeSet::new(),
-        kept: None,
-        next: 0,
-    }
-    .default_gateway()
+    Pool::bare(net).map_or(net.addr(), |pool| pool.default_gateway())
 }
 
 /// A locally administered MAC address that says which address it belongs to.
@@ -236,7 +298,10 @@ mod tests {
     fn defaults_are_those_in_the_documents() {
         use crate::args::{DEFAULT_SUBNET, DEFAULT_SUBNET6};
         let (mut four, mut six) = (pool(DEFAULT_SUBNET), pool(DEFAULT_SUBNET6));
-        assert_eq!((four.gateway(), six.gateway()), (ip("10.0.2.2"), ip("fd00::2")));
+        assert_eq!(
+            (four.gateway(), six.gateway()),
+            (Some(ip("10.0.2.2")), Some(ip("fd00::2")))
+        );
         assert_eq!(
             (four.take(None), six.take(None)),
             (Ok(ip("10.0.2.100")), Ok(ip("fd00::64")))
@@ -256,7 +321,7 @@ mod tests {
             let mut seen = BTreeSet::new();
             while let Ok(address) = pool.take(None) {
                 assert!(
-                    seen.insert(address) && address != pool.gateway() && pool.net().contains(&address),
+                    seen.insert(address) && Some(address) != pool.gateway() && pool.net().contains(&address),
                     "{net}"
                 );
             }
@@ -312,6 +377,31 @@ mod tests {
     }
 
     #[test]
+    fn a_part_of_the_subnet_is_given_from_and_what_is_reserved_is_not() {
+        let net: IpNet = "172.18.0.0/16".parse().expect("net");
+        let gateway = Pool::first_host(net).expect("room");
+        assert_eq!(gateway, ip("172.18.0.1"));
+        let part = "172.18.5.0/29".parse().expect("net");
+        let reserved = [ip("172.18.5.2"), ip("172.18.200.1")];
+        let mut pool = Pool::of_subnet(net, Some(gateway), Some(part), &reserved).expect("usable");
+        let given: Vec<_> = std::iter::from_fn(|| pool.take(None).ok()).collect();
+        let expected: Vec<_> = [0, 1, 3, 4, 5, 6, 7]
+            .map(|n| ip(&format!("172.18.5.{n}")))
+            .to_vec();
+        assert_eq!(given, expected);
+        assert_eq!(pool.take(None), Err(Refused::Full(part)));
+        assert_eq!(pool.take(Some(ip("172.18.5.2"))), Ok(ip("172.18.5.2")));
+        assert_eq!(pool.take(Some(ip("172.18.0.9"))), Ok(ip("172.18.0.9")));
+        let outside = "172.19.0.0/24".parse().expect("net");
+        assert!(matches!(
+            Pool::of_subnet(net, None, Some(outside), &[]),
+            Err(Refused::RangeOutside(..))
+        ));
+        let mut lan = Pool::of_subnet("192.0.2.0/30".parse().expect("net"), None, None, &[]).expect("usable");
+        assert_eq!(lan.take(None), Ok(ip("192.0.2.1")));
+    }
+
+    #[test]
     fn subnets_are_checked() {
         let new = |net: &str, gateway: Option<&str>| Pool::new(net.parse().expect("net"), gateway.map(ip));
         assert!(matches!(new("10.0.0.1/32", None), Err(Refused::TooSmall(_))));
@@ -326,7 +416,7 @@ mod tests {
         ));
         assert_eq!(
             new("10.0.0.77/24", Some("10.0.0.1")).expect("usable").gateway(),
-            ip("10.0.0.1")
+            Some(ip("10.0.0.1"))
         );
         assert!(new("::/0", None).is_err());
     }

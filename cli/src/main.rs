@@ -26,7 +26,11 @@ mod idmap;
 mod init;
 mod ipam;
 mod limits;
+mod metrics;
 mod netlink;
+mod notify;
+#[cfg(test)]
+mod openapi;
 mod outbound;
 mod output;
 mod packet;
@@ -97,18 +101,31 @@ fn dispatch(command: &Command) -> ExitCode {
     })
 }
 
-/// The commands that ask running networks, and `doctor`.
+/// The commands that ask running networks, and the few that stand alone.
 fn ask(command: &Command) -> Result<ExitCode> {
     match command {
         Command::Run(_) | Command::Slirp4netns { .. } => unreachable!("they are not asked"),
+        Command::Attach(args) => commands::attach::attach(args),
+        Command::Detach(args) => commands::attach::detach(args),
         Command::Ps(args) => commands::ps::ps(args),
         Command::Network(command) => return commands::network::network(command),
         Command::Publish(args) => commands::publish::publish(args),
         Command::Unpublish(args) => commands::publish::unpublish(args),
         Command::Port(args) => commands::port::port(args),
+        Command::Rule(command) => return commands::rule::rule(command),
+        Command::Link(args) => commands::link::link(args),
+        Command::Unlink(args) => commands::link::unlink(args),
+        Command::Links(args) => commands::link::links(args),
+        Command::Wire(args) => commands::wire::wire(args),
+        Command::Unwire(args) => commands::wire::unwire(args),
+        Command::Wires(args) => commands::wire::wires(args),
         Command::Conntrack(command) => commands::conntrack::conntrack(command),
         Command::Fdb(command) => commands::fdb::fdb(command),
         Command::Stats(args) => commands::stats::stats(args),
+        Command::Metrics(args) => commands::metrics::metrics(args),
+        Command::Daemon(args) => return front::daemon::main(args),
+        Command::Completions(args) => commands::manual::completions(args),
+        Command::Manual(args) => commands::manual::manual(args),
         Command::Doctor(args) => return commands::doctor::doctor(args),
         Command::Trial { fd, tap } => commands::doctor::trial::main(*fd, *tap),
         Command::SandboxTrial(args) => sandbox::trial::main(args),

@@ -1,7 +1,7 @@
 //! How the commands print: tables for people, JSON for programs.
 
 use std::io::{self, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
@@ -128,9 +128,10 @@ pub(crate) fn sorted(ports: &[PublishedPort]) -> Vec<PublishedPort> {
     ports
 }
 
-/// Addresses with commas between.
-pub(crate) fn addresses(list: &[IpAddr]) -> String {
-    list.iter()
+/// Addresses, ports or whatever with commas between.
+pub(crate) fn list(items: &[impl ToString]) -> String {
+    items
+        .iter()
         .map(ToString::to_string)
         .collect::<Vec<_>>()
         .join(", ")

@@ -3,18 +3,77 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::api::{AttachRequest, PublishRequest};
+use crate::api::{
+    AttachRequest, ConnectRequest, LinkRequest, NetworkSpec, PublishRequest, RuleRequest, WireRequest,
+};
 use crate::http::{Request, Response, encode};
+
+#[cfg(test)]
+pub(crate) mod tests;
+
+/// Which part of a list is meant: all of it unless said.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Only {
+    /// Only this network's.
+    pub(crate) network: Option<String>,
+    /// Only this container's.
+    pub(crate) container: Option<String>,
+}
+
+impl Only {
+    /// What belongs to one network, or to any.
+    pub(crate) fn of_network(network: Option<&str>) -> Self {
+        Self {
+            network: network.map(str::to_owned),
+            container: None,
+        }
+    }
+}
 
 /// One call. [`crate::api`] says what is answered.
 #[derive(Clone, Debug)]
 pub(crate) enum Call {
+    /// `GET /v1/version`
+    Version,
     /// `GET /v1/networks`
     Networks,
+    /// `POST /v1/networks`
+    CreateNetwork(Box<NetworkSpec>),
+    /// `DELETE /v1/networks`
+    Prune,
+    /// `GET /v1/networks/NAME`
+    Network {
+        /// The network.
+        network: String,
+    },
+    /// `DELETE /v1/networks/NAME`
+    RemoveNetwork {
+        /// The network.
+        network: String,
+    },
+    /// `POST /v1/networks/NAME/endpoints`
+    Connect {
+        /// The network.
+        network: String,
+        /// Who, and how.
+        request: Box<ConnectRequest>,
+    },
+    /// `DELETE /v1/networks/NAME/endpoints/CONTAINER`
+    Disconnect {
+        /// The network.
+        network: String,
+        /// The container.
+        container: String,
+    },
     /// `GET /v1/containers`
     Containers,
     /// `POST /v1/containers`
     Attach(Box<AttachRequest>),
+    /// `GET /v1/containers/NAME`
+    Container {
+        /// The container.
+        container: String,
+    },
     /// `DELETE /v1/containers/NAME`
     Detach {
         /// The container.
@@ -34,102 +93,268 @@ pub(crate) enum Call {
         /// What to take back.
         ports: PublishRequest,
     },
+    /// `GET /v1/links`
+    Links,
+    /// `POST /v1/links`
+    Link(LinkRequest),
+    /// `DELETE /v1/links/CLIENT/SERVER`
+    Unlink {
+        /// The container that reaches.
+        client: String,
+        /// The container that is reached.
+        server: String,
+    },
+    /// `GET /v1/rules`
+    Rules,
+    /// `POST /v1/rules`
+    AddRule(RuleRequest),
+    /// `DELETE /v1/rules/ID`
+    RemoveRule {
+        /// Its number.
+        id: u32,
+    },
+    /// `GET /v1/wires`
+    Wires,
+    /// `POST /v1/wires`
+    Wire(WireRequest),
+    /// `DELETE /v1/wires/A/B`
+    Unwire {
+        /// One container.
+        a: String,
+        /// The other.
+        b: String,
+    },
     /// `GET /v1/flows`
-    Flows {
-        /// Only this container's.
-        container: Option<String>,
-    },
+    Flows(Only),
     /// `DELETE /v1/flows`
-    Flush {
-        /// Only this container's.
-        container: Option<String>,
-    },
+    Flush(Only),
     /// `GET /v1/fdb`
-    Fdb,
+    Fdb(Only),
     /// `GET /v1/stats`
-    Stats,
+    Stats(Only),
+    /// `GET /metrics`
+    Metrics,
 }
+
+/// The methods that a path takes, and the call if the request's is one of them.
+type Routed = (&'static str, Option<Result<Call, Response>>);
 
 impl Call {
     /// What a request asks for, or the answer that says what is wrong with it.
     pub(crate) fn of(request: &Request) -> Result<Self, Response> {
         let path: Vec<&str> = request.path.iter().map(String::as_str).collect();
-        let method = request.method.as_str();
-        let call = match (path.as_slice(), method) {
-            (["v1", "networks"], "GET") => Self::Networks,
-            (["v1", "containers"], "GET") => Self::Containers,
-            (["v1", "containers"], "POST") => Self::Attach(Box::new(body(request)?)),
-            (["v1", "containers", name], "DELETE") => Self::Detach {
-                container: container(name)?,
-            },
-            (["v1", "containers", name, "ports"], "POST") => Self::Publish {
-                container: container(name)?,
-                ports: body(request)?,
-            },
-            (["v1", "containers", name, "ports"], "DELETE") => Self::Unpublish {
-                container: container(name)?,
-                ports: body(request)?,
-            },
-            (["v1", "flows"], "GET") => {
-                return Ok(Self::Flows {
-                    container: only_container(request)?,
-                });
-            }
-            (["v1", "flows"], "DELETE") => {
-                return Ok(Self::Flush {
-                    container: only_container(request)?,
-                });
-            }
-            (["v1", "fdb"], "GET") => Self::Fdb,
-            (["v1", "stats"], "GET") => Self::Stats,
-            (["v1", "networks" | "fdb" | "stats"], _) => return Err(Response::method_not_allowed("GET")),
-            (["v1", "containers"], _) => return Err(Response::method_not_allowed("GET, POST")),
-            (["v1", "containers", _], _) => return Err(Response::method_not_allowed("DELETE")),
-            (["v1", "containers", _, "ports"], _) => {
-                return Err(Response::method_not_allowed("POST, DELETE"));
-            }
-            (["v1", "flows"], _) => return Err(Response::method_not_allowed("GET, DELETE")),
-            _ => {
-                let message = format!(
-                    "there is no /{}: see /v1/networks, /v1/containers, /v1/flows, /v1/fdb, /v1/stats",
-                    path.join("/")
-                );
-                return Err(Response::error(404, message));
-            }
+        let (methods, call) = match path.as_slice() {
+            ["metrics"] => ("GET", Self::metrics(request)),
+            ["v1", rest @ ..] => Self::v1(rest, request)?,
+            _ => return Err(nothing_there(&path)),
         };
+        let call = call.unwrap_or_else(|| Err(Response::method_not_allowed(methods)))?;
+        let filtered = matches!(
+            call,
+            Self::Flows(_) | Self::Flush(_) | Self::Fdb(_) | Self::Stats(_)
+        );
         match request.query.first() {
-            Some((key, _)) => Err(Response::error(
-                400,
-                format!("this path takes no parameter `{key}`"),
-            )),
-            None => Ok(call),
+            Some((key, _)) if !filtered => Err(no_parameter(key)),
+            Some(_) | None => Ok(call),
         }
+    }
+
+    fn metrics(request: &Request) -> Option<Result<Self, Response>> {
+        (request.method == "GET").then_some(Ok(Self::Metrics))
+    }
+
+    /// The methods that the path takes, and the call if the request's is one of them.
+    fn v1(path: &[&str], request: &Request) -> Result<Routed, Response> {
+        let method = request.method.as_str();
+        let only = || Only::read(request);
+        let get = |call: Self| ("GET", (method == "GET").then_some(Ok(call)));
+        Ok(match path {
+            ["version"] => get(Self::Version),
+            ["networks"] => (
+                "GET, POST, DELETE",
+                match method {
+                    "GET" => Some(Ok(Self::Networks)),
+                    "POST" => Some(body(request).map(|spec| Self::CreateNetwork(Box::new(spec)))),
+                    "DELETE" => Some(Ok(Self::Prune)),
+                    _ => None,
+                },
+            ),
+            ["networks", network] => {
+                let network = name("network", network)?;
+                match method {
+                    "DELETE" => ("", Some(Ok(Self::RemoveNetwork { network }))),
+                    "GET" => ("", Some(Ok(Self::Network { network }))),
+                    _ => ("GET, DELETE", None),
+                }
+            }
+            ["networks", network, "endpoints"] => {
+                let network = name("network", network)?;
+                let connect = || {
+                    body(request).map(|request| Self::Connect {
+                        network,
+                        request: Box::new(request),
+                    })
+                };
+                ("POST", (method == "POST").then(connect))
+            }
+            ["networks", network, "endpoints", container] => {
+                let call = Self::Disconnect {
+                    network: name("network", network)?,
+                    container: name("container", container)?,
+                };
+                ("DELETE", (method == "DELETE").then_some(Ok(call)))
+            }
+            ["containers"] => (
+                "GET, POST",
+                match method {
+                    "GET" => Some(Ok(Self::Containers)),
+                    "POST" => Some(body(request).map(|request| Self::Attach(Box::new(request)))),
+                    _ => None,
+                },
+            ),
+            ["containers", container] => {
+                let container = name("container", container)?;
+                match method {
+                    "GET" => ("", Some(Ok(Self::Container { container }))),
+                    "DELETE" => ("", Some(Ok(Self::Detach { container }))),
+                    _ => ("GET, DELETE", None),
+                }
+            }
+            ["containers", container, "ports"] => {
+                let container = name("container", container)?;
+                match method {
+                    "POST" => (
+                        "",
+                        Some(body(request).map(|ports| Self::Publish { container, ports })),
+                    ),
+                    "DELETE" => (
+                        "",
+                        Some(body(request).map(|ports| Self::Unpublish { container, ports })),
+                    ),
+                    _ => ("POST, DELETE", None),
+                }
+            }
+            ["links"] => (
+                "GET, POST",
+                match method {
+                    "GET" => Some(Ok(Self::Links)),
+                    "POST" => Some(body(request).map(Self::Link)),
+                    _ => None,
+                },
+            ),
+            ["links", client, server] => {
+                let call = Self::Unlink {
+                    client: name("container", client)?,
+                    server: name("container", server)?,
+                };
+                ("DELETE", (method == "DELETE").then_some(Ok(call)))
+            }
+            ["rules"] => (
+                "GET, POST",
+                match method {
+                    "GET" => Some(Ok(Self::Rules)),
+                    "POST" => Some(body(request).map(Self::AddRule)),
+                    _ => None,
+                },
+            ),
+            ["rules", id] => {
+                let id = id
+                    .parse()
+                    .map_err(|_| Response::error(400, format!("`{id}` is no number of a rule")))?;
+                (
+                    "DELETE",
+                    (method == "DELETE").then_some(Ok(Self::RemoveRule { id })),
+                )
+            }
+            ["wires"] => (
+                "GET, POST",
+                match method {
+                    "GET" => Some(Ok(Self::Wires)),
+                    "POST" => Some(body(request).map(Self::Wire)),
+                    _ => None,
+                },
+            ),
+            ["wires", a, b] => {
+                let call = Self::Unwire {
+                    a: name("container", a)?,
+                    b: name("container", b)?,
+                };
+                ("DELETE", (method == "DELETE").then_some(Ok(call)))
+            }
+            ["flows"] => (
+                "GET, DELETE",
+                match method {
+                    "GET" => Some(only().map(Self::Flows)),
+                    "DELETE" => Some(only().map(Self::Flush)),
+                    _ => None,
+                },
+            ),
+            ["fdb"] => ("GET", (method == "GET").then(|| only().map(Self::Fdb))),
+            ["stats"] => ("GET", (method == "GET").then(|| only().map(Self::Stats))),
+            _ => {
+                let whole: Vec<&str> = std::iter::once("v1").chain(path.iter().copied()).collect();
+                return Err(nothing_there(&whole));
+            }
+        })
     }
 
     /// The method.
     pub(crate) fn method(&self) -> &'static str {
         match self {
-            Self::Networks | Self::Containers | Self::Flows { .. } | Self::Fdb | Self::Stats => "GET",
-            Self::Attach(_) | Self::Publish { .. } => "POST",
-            Self::Detach { .. } | Self::Unpublish { .. } | Self::Flush { .. } => "DELETE",
+            Self::Version
+            | Self::Networks
+            | Self::Network { .. }
+            | Self::Containers
+            | Self::Container { .. }
+            | Self::Links
+            | Self::Rules
+            | Self::Wires
+            | Self::Flows(_)
+            | Self::Fdb(_)
+            | Self::Stats(_)
+            | Self::Metrics => "GET",
+            Self::CreateNetwork(_)
+            | Self::Connect { .. }
+            | Self::Attach(_)
+            | Self::Publish { .. }
+            | Self::Link(_)
+            | Self::AddRule(_)
+            | Self::Wire(_) => "POST",
+            Self::Prune
+            | Self::RemoveNetwork { .. }
+            | Self::Disconnect { .. }
+            | Self::Detach { .. }
+            | Self::Unpublish { .. }
+            | Self::Unlink { .. }
+            | Self::RemoveRule { .. }
+            | Self::Unwire { .. }
+            | Self::Flush(_) => "DELETE",
         }
     }
 
     /// The path with its query, encoded.
     pub(crate) fn target(&self) -> String {
         match self {
-            Self::Networks => "/v1/networks".to_owned(),
+            Self::Version => "/v1/version".to_owned(),
+            Self::Networks | Self::CreateNetwork(_) | Self::Prune => "/v1/networks".to_owned(),
+            Self::Network { network } | Self::RemoveNetwork { network } => path(&["networks", network]),
+            Self::Connect { network, .. } => path(&["networks", network, "endpoints"]),
+            Self::Disconnect { network, container } => path(&["networks", network, "endpoints", container]),
             Self::Containers | Self::Attach(_) => "/v1/containers".to_owned(),
-            Self::Detach { container } => format!("/v1/containers/{}", encode(container)),
+            Self::Container { container } | Self::Detach { container } => path(&["containers", container]),
             Self::Publish { container, .. } | Self::Unpublish { container, .. } => {
-                format!("/v1/containers/{}/ports", encode(container))
+                path(&["containers", container, "ports"])
             }
-            Self::Flows { container } | Self::Flush { container } => match container {
-                Some(container) => format!("/v1/flows?container={}", encode(container)),
-                None => "/v1/flows".to_owned(),
-            },
-            Self::Fdb => "/v1/fdb".to_owned(),
-            Self::Stats => "/v1/stats".to_owned(),
+            Self::Links | Self::Link(_) => "/v1/links".to_owned(),
+            Self::Unlink { client, server } => path(&["links", client, server]),
+            Self::Rules | Self::AddRule(_) => "/v1/rules".to_owned(),
+            Self::RemoveRule { id } => format!("/v1/rules/{id}"),
+            Self::Wires | Self::Wire(_) => "/v1/wires".to_owned(),
+            Self::Unwire { a, b } => path(&["wires", a, b]),
+            Self::Flows(only) | Self::Flush(only) => only.write("/v1/flows"),
+            Self::Fdb(only) => only.write("/v1/fdb"),
+            Self::Stats(only) => only.write("/v1/stats"),
+            Self::Metrics => "/metrics".to_owned(),
         }
     }
 
@@ -139,141 +364,94 @@ impl Call {
             serde_json::to_vec(value).map(Some)
         }
         match self {
+            Self::CreateNetwork(spec) => json(spec),
+            Self::Connect { request, .. } => json(request),
             Self::Attach(request) => json(request),
             Self::Publish { ports, .. } | Self::Unpublish { ports, .. } => json(ports),
-            Self::Networks
+            Self::Link(request) => json(request),
+            Self::AddRule(request) => json(request),
+            Self::Wire(request) => json(request),
+            Self::Version
+            | Self::Networks
+            | Self::Prune
+            | Self::Network { .. }
+            | Self::RemoveNetwork { .. }
+            | Self::Disconnect { .. }
             | Self::Containers
+            | Self::Container { .. }
             | Self::Detach { .. }
-            | Self::Flows { .. }
-            | Self::Flush { .. }
-            | Self::Fdb
-            | Self::Stats => Ok(None),
+            | Self::Links
+            | Self::Unlink { .. }
+            | Self::Rules
+            | Self::RemoveRule { .. }
+            | Self::Wires
+            | Self::Unwire { .. }
+            | Self::Flows(_)
+            | Self::Flush(_)
+            | Self::Fdb(_)
+            | Self::Stats(_)
+            | Self::Metrics => Ok(None),
         }
     }
+}
+
+impl Only {
+    fn read(request: &Request) -> Result<Self, Response> {
+        let mut only = Self::default();
+        for (key, value) in &request.query {
+            let (place, what) = match key.as_str() {
+                "network" => (&mut only.network, "network"),
+                "container" => (&mut only.container, "container"),
+                other => return Err(no_parameter(other)),
+            };
+            if place.replace(name(what, value)?).is_some() {
+                return Err(Response::error(400, format!("name one {what}")));
+            }
+        }
+        Ok(only)
+    }
+
+    fn write(&self, path: &str) -> String {
+        let pairs = [("network", &self.network), ("container", &self.container)];
+        let mut target = path.to_owned();
+        for (key, value) in pairs {
+            if let Some(value) = value {
+                let mark = if target.contains('?') { '&' } else { '?' };
+                target.push_str(&format!("{mark}{key}={}", encode(value)));
+            }
+        }
+        target
+    }
+}
+
+fn path(parts: &[&str]) -> String {
+    parts
+        .iter()
+        .fold("/v1".to_owned(), |path, part| path + "/" + &encode(part))
 }
 
 fn body<T: DeserializeOwned>(request: &Request) -> Result<T, Response> {
-    serde_json::from_slice(&request.body)
-        .map_err(|e| Response::error(400, format!("the body is not what this path takes: {e}")))
+    let refused = |why: String| Response::error(400, format!("the body is not what this path takes: {why}"));
+    // An array would do for serde: its elements for the fields, in their order.
+    if request.body.trim_ascii_start().first() == Some(&b'[') {
+        return Err(refused("it is an array and not an object".to_owned()));
+    }
+    serde_json::from_slice(&request.body).map_err(|e| refused(e.to_string()))
 }
 
-fn container(name: &str) -> Result<String, Response> {
-    crate::args::parse_name(name).map_err(|e| Response::error(400, format!("container `{name}`: {e}")))
+fn name(what: &str, name: &str) -> Result<String, Response> {
+    crate::args::parse_name(name).map_err(|e| Response::error(400, format!("{what} `{name}`: {e}")))
 }
 
-fn only_container(request: &Request) -> Result<Option<String>, Response> {
-    let mut found = None;
-    for (key, value) in &request.query {
-        if key != "container" {
-            return Err(Response::error(
-                400,
-                format!("this path takes no parameter `{key}`"),
-            ));
-        }
-        if found.replace(container(value)?).is_some() {
-            return Err(Response::error(400, "name one container"));
-        }
-    }
-    Ok(found)
+fn no_parameter(key: &str) -> Response {
+    Response::error(400, format!("this path takes no parameter `{key}`"))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn request(method: &str, target: &str, body: Option<Vec<u8>>) -> Request {
-        let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let pair = |q: &str| q.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned()));
-        Request {
-            method: method.to_owned(),
-            path: path.split('/').skip(1).map(str::to_owned).collect(),
-            query: query.split('&').filter_map(pair).collect(),
-            body: body.unwrap_or_default(),
-        }
-    }
-
-    #[test]
-    fn what_is_written_is_read_back() {
-        let ports = || PublishRequest {
-            specs: vec!["8080:80".parse().unwrap()],
-        };
-        let container = || "web".to_owned();
-        let attach = AttachRequest {
-            pid: 1,
-            name: Some("web".into()),
-            ip: None,
-            ip6: None,
-            mac: Some(pontoon_switch::MacAddr([2, 0, 0, 0, 0, 1])),
-            publish: ports().specs,
-            add_hosts: vec![("db".into(), "10.0.2.9".parse().unwrap())],
-            capture: None,
-        };
-        for call in [
-            Call::Networks,
-            Call::Containers,
-            Call::Attach(Box::new(attach)),
-            Call::Detach {
-                container: container(),
-            },
-            Call::Publish {
-                container: container(),
-                ports: ports(),
-            },
-            Call::Unpublish {
-                container: container(),
-                ports: ports(),
-            },
-            Call::Flows { container: None },
-            Call::Flows {
-                container: Some(container()),
-            },
-            Call::Flush { container: None },
-            Call::Flush {
-                container: Some(container()),
-            },
-            Call::Fdb,
-            Call::Stats,
-        ] {
-            let read = Call::of(&request(call.method(), &call.target(), call.body().unwrap()));
-            assert_eq!(format!("{:?}", read.unwrap()), format!("{call:?}"));
-        }
-    }
-
-    #[test]
-    fn wrong_calls_are_answered_by_what_is_wrong() {
-        let json = |s: &str| Some(s.as_bytes().to_vec());
-        for (method, target, body, status, text) in [
-            ("GET", "/", None, 404, "there is no /"),
-            ("GET", "/v2/networks", None, 404, "there is no /v2/networks"),
-            ("GET", "/v1/containers/web/flows", None, 404, "there is no"),
-            ("PUT", "/v1/networks", None, 405, "GET only"),
-            ("GET", "/v1/containers/web", None, 405, "DELETE only"),
-            ("GET", "/v1/containers/web/ports", None, 405, "POST, DELETE only"),
-            ("POST", "/v1/flows", None, 405, "GET, DELETE only"),
-            ("POST", "/v1/containers", None, 400, "not what this path takes"),
-            ("POST", "/v1/containers", json("{\"pid\":-1}"), 400, "-1"),
-            (
-                "POST",
-                "/v1/containers/web/ports",
-                json("{\"specs\":[\"80:x\"]}"),
-                400,
-                "container port `x`",
-            ),
-            (
-                "DELETE",
-                "/v1/containers/..",
-                None,
-                400,
-                "begins with a letter or digit",
-            ),
-            ("GET", "/v1/flows?continer=web", None, 400, "`continer`"),
-            ("GET", "/v1/flows?container=a&container=b", None, 400, "name one"),
-            ("GET", "/v1/stats?x=1", None, 400, "`x`"),
-        ] {
-            let response = Call::of(&request(method, target, body)).expect_err(target);
-            let error = String::from_utf8(response.body).unwrap();
-            assert_eq!(response.status, status, "{method} {target}: {error}");
-            assert!(error.contains(text), "{method} {target}: {error}");
-        }
-    }
+fn nothing_there(path: &[&str]) -> Response {
+    let message = format!(
+        "there is no /{}: see /v1/networks, /v1/containers, /v1/links, /v1/rules, /v1/wires, /v1/flows, /v1/fdb, \
+         /v1/stats, /v1/version, /metrics",
+        path.join("/")
+    );
+    Response::error(404, message)
 }

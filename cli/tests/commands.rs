@@ -23,10 +23,20 @@ fn text(bytes: &[u8]) -> String {
 fn lists_are_empty_where_nothing_runs() {
     let dir = tempfile::tempdir().unwrap();
     for (arguments, expected) in [
-        (&["ps"][..], "NAME  NETWORK  ADDRESSES  PORTS  SINCE\n"),
+        (&["ps"][..], "NAME  NETWORKS  ADDRESSES  PORTS  SINCE\n"),
         (&["ps", "--json"], "[]\n"),
-        (&["network", "ls"], "NAME  SUBNETS  MTU  CONTAINERS  SINCE\n"),
+        (
+            &["network", "ls"],
+            "NAME  SUBNETS  MTU  CONTAINERS  OPTIONS  SINCE\n",
+        ),
         (&["network", "ls", "--json"], "[]\n"),
+        (&["links"], "CLIENT  SERVER  ALIAS  PORTS  ADDRESSES\n"),
+        (&["links", "--json"], "[]\n"),
+        (
+            &["wires"],
+            "A  INTERFACE  ADDRESS  B  INTERFACE  ADDRESS  SINCE\n",
+        ),
+        (&["wires", "--json"], "[]\n"),
         (&["conntrack", "ls"], ""),
         (&["conntrack", "ls", "--json"], "[]\n"),
         (&["fdb", "show"], ""),
@@ -66,6 +76,30 @@ fn what_is_not_there_is_named() {
             "pontoon: no network named shop is running: `pontoon network ls` lists those that are\n",
         ),
         (
+            &["network", "connect", "shop", "web"],
+            "pontoon: no network named shop is running: `pontoon network ls` lists those that are\n",
+        ),
+        (
+            &["network", "disconnect", "shop", "web"],
+            "pontoon: no network named shop is running: `pontoon network ls` lists those that are\n",
+        ),
+        (
+            &["attach", "1", "--name", "web", "--network", "shop"],
+            "pontoon: no network named shop is running: `pontoon network ls` lists those that are\n",
+        ),
+        (
+            &["detach", "web"],
+            "pontoon: no container named web is running: `pontoon ps` lists those that are\n",
+        ),
+        (
+            &["link", "web", "db"],
+            "pontoon: no container named web is running: `pontoon ps` lists those that are\n",
+        ),
+        (
+            &["unwire", "web", "db"],
+            "pontoon: no container named web is running: `pontoon ps` lists those that are\n",
+        ),
+        (
             &["fdb", "show", "shop"],
             "pontoon: no network named shop is running: `pontoon network ls` lists those that are\n",
         ),
@@ -86,6 +120,78 @@ fn what_is_not_there_is_named() {
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {output:?}");
         assert_eq!(text(&output.stderr), expected, "{arguments:?}");
     }
+}
+
+/// What the commands say that only the daemon can do, where there is none.
+#[test]
+fn a_daemon_that_does_not_run_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    for arguments in [
+        &["network", "create", "shop"][..],
+        &["network", "prune"],
+        &["rule", "add", "deny", "web:80", "--from", "10.0.0.0/8"],
+        &["rule", "ls"],
+        &["rule", "rm", "1"],
+        &["metrics"],
+    ] {
+        let output = pontoon(dir.path(), arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {output:?}");
+        let stderr = text(&output.stderr);
+        let socket = dir.path().join("control/daemon.sock");
+        assert!(
+            stderr.contains(&format!("no daemon listens on {}", socket.display())),
+            "{arguments:?}: {stderr}"
+        );
+        assert!(stderr.contains("`pontoon daemon`"), "{arguments:?}: {stderr}");
+    }
+    assert_eq!(
+        fs::read_dir(dir.path()).unwrap().count(),
+        0,
+        "asking makes no directory"
+    );
+}
+
+#[test]
+fn of_several_names_each_is_looked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    for command in ["rm", "inspect"] {
+        let output = pontoon(dir.path(), &["network", command, "shop", "back"]);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let stderr = text(&output.stderr);
+        for name in ["shop", "back"] {
+            assert!(
+                stderr.contains(&format!("no network named {name} is running")),
+                "{stderr}"
+            );
+        }
+    }
+}
+
+#[test]
+fn manual_pages_and_completions_are_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let pages = dir.path().join("man1");
+    let output = pontoon(dir.path(), &["manual", "--all", pages.to_str().unwrap()]);
+    assert!(output.status.success(), "{output:?}");
+    for page in ["pontoon.1", "pontoon-run.1", "pontoon-network-create.1"] {
+        let page = fs::read_to_string(pages.join(page)).unwrap();
+        assert!(page.contains(".SH SYNOPSIS"), "{page}");
+    }
+    let output = pontoon(dir.path(), &["manual", "network", "create"]);
+    let page = fs::read(pages.join("pontoon-network-create.1")).unwrap();
+    assert_eq!(text(&output.stdout), text(&page));
+    let output = pontoon(dir.path(), &["completions", "bash"]);
+    let script = dir.path().join("completions");
+    fs::write(&script, &output.stdout).unwrap();
+    // The function that bash calls, on a word that has begun.
+    let ask = "source \"$1\"; COMP_WORDS=(pontoon network di); COMP_CWORD=2; _pontoon pontoon di network; \
+               echo \"${COMPREPLY[@]}\"";
+    let output = Command::new("bash")
+        .args(["-c", ask, "bash"])
+        .arg(&script)
+        .output()
+        .unwrap();
+    assert_eq!(text(&output.stdout), "disconnect\n", "{output:?}");
 }
 
 #[test]

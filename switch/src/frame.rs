@@ -237,10 +237,29 @@ pub const VNET_HEADER: usize = 10;
 #[error("the virtio-net header contradicts the frame")]
 pub struct BadHeader;
 
+/// Where the payload of the packet in `bytes` begins at the earliest: behind an IP header without options or extensions.
+#[inline]
+fn first_of_payload(bytes: &[u8]) -> Option<usize> {
+    const IPV4: [u8; 2] = headers::IPV4.to_be_bytes();
+    const TYPE_AT: usize = headers::ETHERNET_LEN - 2;
+    // Nearly always.
+    if bytes.get(TYPE_AT..headers::ETHERNET_LEN) == Some(IPV4.as_slice()) {
+        return Some(headers::ETHERNET_LEN + 20);
+    }
+    let ethernet = headers::ethernet(bytes)?;
+    let header = if ethernet.ethertype == headers::IPV6 {
+        40
+    } else {
+        20
+    };
+    Some(ethernet.payload + header)
+}
+
 impl Offload {
     /// Reads a virtio-net header and holds it against the frame `bytes`.
     ///
-    /// A partial checksum must lie inside the frame. A super-frame must have one, at the place where its own headers
+    /// A partial checksum must lie inside the frame, and behind its IP header: where software fills it in, that is after the
+    /// header was held against the port's policy. A super-frame must have one, at the place where its own headers
     /// put it, be of the protocols it says, and have payload. Its header length is taken from the bytes: the header's
     /// `hdr_len` is a hint only (the kernel writes the length of its linear part there).
     pub fn decode(header: &[u8; VNET_HEADER], bytes: &[u8]) -> Result<Self, BadHeader> {
@@ -251,7 +270,7 @@ impl Offload {
         let checksum = if header[0] & F_NEEDS_CSUM != 0 {
             let (start, offset) = (field(6), field(8));
             let end = usize::from(start) + usize::from(offset) + 2;
-            if usize::from(start) < headers::ETHERNET_LEN || end > bytes.len() {
+            if usize::from(start) < first_of_payload(bytes).ok_or(BadHeader)? || end > bytes.len() {
                 return Err(BadHeader);
             }
             Checksum::Partial { start, offset }

@@ -3,13 +3,14 @@
 //! ```text
 //! a port's mode        a frame comes in                        a frame of VLAN v goes out
 //! Transparent          tagged v: v       untagged: 0           tagged v; of VLAN 0 as it came
+//! Untagged             untagged: 0                             v = 0: as it came
 //! Access(own)          untagged or tagged own: own             v = own: untagged
 //! Trunk                tagged v that it carries: v             v = native: untagged
 //!                      untagged: native, if it has one         other v that it carries: tagged
 //! ```
 //!
-//! What a line does not name is dropped (`vlan`). VLAN 0 is the network without tags, that of [`VlanMode::Transparent`] ports and,
-//! unless told otherwise, of the station; no access port or trunk is on it. A tag with identifier 0 is a priority, not a VLAN:
+//! What a line does not name is dropped (`vlan`). VLAN 0 is the network without tags, that of [`VlanMode::Transparent`] and
+//! [`VlanMode::Untagged`] ports and, unless told otherwise, of the station; no access port or trunk is on it. A tag with identifier 0 is a priority, not a VLAN:
 //! such a frame counts as untagged.
 //!
 //! A frame with two tags must not come out of its first one: whoever sits on an access port could otherwise put a tag of
@@ -187,6 +188,8 @@ pub enum VlanMode {
     /// All of them, each frame with its tag as it came.
     #[default]
     Transparent,
+    /// None: the network without tags only.
+    Untagged,
     /// This one only, without a tag: what is behind the port knows nothing of VLANs.
     Access(VlanId),
     /// Several, each frame with its tag.
@@ -222,6 +225,7 @@ impl VlanMode {
     pub(crate) fn enters(&self, tag: u16, stacked: bool) -> Option<u16> {
         match self {
             Self::Transparent => Some(tag),
+            Self::Untagged => (!stacked && tag == 0).then_some(0),
             Self::Access(own) => (!stacked && (tag == 0 || tag == own.0)).then_some(own.0),
             Self::Trunk { native, .. } if tag == 0 => native.filter(|_| !stacked).map(VlanId::get),
             Self::Trunk { .. } => self.leaves(tag).map(|_| tag),
@@ -232,6 +236,7 @@ impl VlanMode {
     pub(crate) fn leaves(&self, vlan: u16) -> Option<Form> {
         match self {
             Self::Transparent if vlan == 0 => Some(Form::AsItCame),
+            Self::Untagged => (vlan == 0).then_some(Form::AsItCame),
             Self::Transparent => Some(Form::Tagged(vlan)),
             Self::Access(own) => (own.0 == vlan).then_some(Form::Untagged),
             Self::Trunk { native, .. } if native.is_some_and(|own| own.0 == vlan) => Some(Form::Untagged),
@@ -243,7 +248,7 @@ impl VlanMode {
     /// entries for all that it might carry would be four thousand, and nobody asked for VLANs there.
     pub(crate) fn bound(&self) -> Bound<'_> {
         match self {
-            Self::Transparent => Bound::One(0),
+            Self::Transparent | Self::Untagged => Bound::One(0),
             Self::Access(own) => Bound::One(own.0),
             Self::Trunk { native, allowed } => Bound::Many(*native, allowed),
         }
@@ -252,7 +257,7 @@ impl VlanMode {
     /// True if a bound address has a static entry in `vlan`, which the port carries.
     pub(crate) fn binds(&self, vlan: u16) -> bool {
         match self {
-            Self::Transparent => vlan == 0,
+            Self::Transparent | Self::Untagged => vlan == 0,
             Self::Access(_) | Self::Trunk { .. } => true,
         }
     }

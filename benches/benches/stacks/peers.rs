@@ -363,7 +363,7 @@ fn pontoon_run(
         .and_then(|a| a.iter().find(|c| c["name"] == name))
         .with_context(|| format!("no {name} in `{program} ps`"))?;
     let pid = me["pid"].as_u64().context("no pid in `pontoon ps`")?;
-    let address = me["addresses"][0]
+    let address = me["endpoints"][0]["addresses"][0]
         .as_str()
         .context("no address in `pontoon ps`")?;
     Ok((Inside::Process(u32::try_from(pid)?), run, address.to_owned()))

@@ -1,7 +1,13 @@
+use std::net::Ipv4Addr;
+
 use clap::CommandFactory;
 use clap::error::ErrorKind;
 
+use super::values::AddHost;
 use super::*;
+
+mod networks;
+mod reach;
 
 fn run(words: &[&str]) -> RunArgs {
     match parse(words).map(|cli| cli.command) {
@@ -20,6 +26,9 @@ fn refusal(words: &[&str]) -> String {
         Ok(Cli {
             command: Command::Run(run),
         }) => run.check().expect_err("should be refused").to_string(),
+        Ok(Cli {
+            command: Command::Network(NetworkCommand::Create(create)),
+        }) => create.spec().expect_err("should be refused").to_string(),
         Ok(other) => panic!("{words:?}: {other:?}"),
     }
 }
@@ -243,6 +252,16 @@ fn lists_take_json() {
         &["ps", "--json"][..],
         &["network", "ls", "--json"],
         &["network", "inspect", "a", "b", "--json"],
+        &["network", "prune", "--json"],
+        &["network", "create", "a", "--json"],
+        &["network", "connect", "a", "c", "--json"],
+        &["attach", "1", "--name", "c", "--network", "a", "--json"],
+        &["link", "a", "b", "--json"],
+        &["links", "--json"],
+        &["rule", "add", "deny", "c:80", "--from", "10.0.0.0/8", "--json"],
+        &["rule", "ls", "--json"],
+        &["wire", "a", "b", "--json"],
+        &["wires", "--json"],
         &["publish", "c", "80", "81/udp", "--json"],
         &["unpublish", "c", "8080:80"],
         &["port", "c", "80/udp", "--json"],
@@ -253,72 +272,5 @@ fn lists_take_json() {
         &["doctor", "--json"],
     ] {
         parse(words).unwrap_or_else(|e| panic!("{words:?}: {e}"));
-    }
-}
-
-#[test]
-fn a_network_may_be_none_the_hosts_or_anothers() {
-    let join = |text: &str| run(&["run", "--network", text]).network.expect("given");
-    for (text, wanted) in [
-        ("none", Join::None),
-        ("host", Join::Host),
-        ("container:db", Join::Container("db".into())),
-        ("db", Join::Network("db".into())),
-    ] {
-        assert_eq!(join(text), wanted);
-        assert_eq!(wanted.to_string(), text);
-        run(&["run", "--network", text]).check().unwrap();
-    }
-    for bad in ["container:", "container:none", "container:a b", "Container:x", ""] {
-        refusal(&["run", "--network", bad]);
-    }
-    // What `--network` takes for something else is no name.
-    for words in [
-        &["run", "--name", "none"][..],
-        &["run", "--name", "host"],
-        &["run", "--name", "container:x"],
-        &["ps", "--network", "host"],
-        &["network", "inspect", "none"],
-    ] {
-        let why = refusal(words);
-        assert!(why.contains("is reserved"), "{words:?}: {why}");
-    }
-}
-
-#[test]
-fn options_about_switches_are_refused_without_one() {
-    for mode in ["none", "host", "container:db"] {
-        for (options, named) in [
-            (&["-p", "80"][..], "--publish"),
-            (&["-P", "--expose", "80"], "--publish-all"),
-            (&["--ip", "10.0.2.7"], "--ip"),
-            (&["--ip6", "fd00::7"], "--ip6"),
-            (&["--mac-address", "02:00:00:00:00:01"], "--mac-address"),
-            (&["--capture", "f"], "--capture"),
-            (&["--no-seccomp"], "sandbox"),
-        ] {
-            let why = refusal(&[&["run", "--network", mode], options].concat());
-            let wanted = format!("--network {mode} there is no switch");
-            assert!(why.contains(&wanted) && why.contains(named), "{options:?}: {why}");
-        }
-        let why = refusal(&["run", "--network", mode, "--subnet", "10.0.0.0/8"]);
-        assert!(why.contains("cannot be used with"), "{why}");
-    }
-    for (mode, option, value) in [
-        ("host", "--dns-search", "example.org"),
-        ("container:db", "--dns-search", "example.org"),
-        ("container:db", "--hostname", "x"),
-        ("container:db", "--add-host", "a:10.0.0.1"),
-    ] {
-        let why = refusal(&["run", "--network", mode, option, value]);
-        assert!(why.contains("leave out") && why.contains(option), "{why}");
-    }
-    for (mode, option, value) in [
-        ("none", "--dns-search", "example.org"),
-        ("none", "--hostname", "x"),
-        ("host", "--hostname", "x"),
-        ("host", "--add-host", "a:10.0.0.1"),
-    ] {
-        run(&["run", "--network", mode, option, value]).check().unwrap();
     }
 }

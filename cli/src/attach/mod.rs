@@ -12,14 +12,15 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use pontoon_switch::sys::packet::open_packet;
 use pontoon_switch::sys::process::fork;
 use pontoon_switch::sys::tun;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitOptions, waitpid};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, waitpid};
 
 use crate::fdsock::FdSocket;
 use crate::netlink::{Link, LinkKind, Netlink};
@@ -35,17 +36,16 @@ mod veth;
 
 use task::Answer;
 
-/// Name of a container's first interface.
-pub(crate) const INTERFACE: &str = "eth0";
-
 /// How long the helper may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A helper, from our side. Dropping it waits for its end, which follows its answer or the loss of its socket.
+/// A helper, from our side. Dropping it waits for its end, which follows its answer or the loss of its socket; one that does
+/// not end is killed.
 #[derive(Debug)]
 pub(crate) struct Helper {
     socket: Option<FdSocket>,
     child: Child,
+    begun: Instant,
 }
 
 #[derive(Debug)]
@@ -74,6 +74,7 @@ impl Helper {
         Ok(Self {
             socket: Some(ours),
             child: Child::Forked(child.context("cannot start the attach helper")?),
+            begun: Instant::now(),
         })
     }
 
@@ -89,6 +90,7 @@ impl Helper {
         Ok(Self {
             socket: Some(ours),
             child: Child::Executed(child),
+            begun: Instant::now(),
         })
     }
 
@@ -131,9 +133,26 @@ impl Helper {
     }
 }
 
+impl Helper {
+    /// Whether one that need not answer any more has ended. What takes longer than it may is killed.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.socket = None;
+        if self.child.has_ended() {
+            return true;
+        }
+        if self.begun.elapsed() > PATIENCE {
+            self.child.kill();
+        }
+        false
+    }
+}
+
 impl Drop for Helper {
     fn drop(&mut self) {
         self.socket = None;
+        if !self.child.ends_within(PATIENCE) {
+            self.child.kill();
+        }
         self.child.wait();
     }
 }
@@ -144,6 +163,27 @@ impl Child {
         match self {
             Self::Forked(pid) => drop(rustix::process::kill_process(*pid, Signal::KILL)),
             Self::Executed(child) => drop(child.kill()),
+        }
+    }
+
+    fn ends_within(&self, patience: Duration) -> bool {
+        let pid = match self {
+            Self::Forked(pid) => Some(*pid),
+            Self::Executed(child) => Pid::from_raw(child.id().cast_signed()),
+        };
+        // What cannot be watched is waited for.
+        let Some(Ok(pidfd)) = pid.map(|pid| pidfd_open(pid, PidfdFlags::empty())) else {
+            return true;
+        };
+        let patience = Timespec::try_from(patience).ok();
+        let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+        rustix::io::retry_on_intr(|| poll(&mut fds, patience.as_ref())).is_ok_and(|ready| ready > 0)
+    }
+
+    fn has_ended(&mut self) -> bool {
+        match self {
+            Self::Forked(pid) => !matches!(waitpid(Some(*pid), WaitOptions::NOHANG), Ok(None)),
+            Self::Executed(child) => !matches!(child.try_wait(), Ok(None)),
         }
     }
 
@@ -181,7 +221,7 @@ fn serve(mut socket: FdSocket) -> Result<()> {
 fn perform(task: &Task, place: Option<BorrowedFd<'_>>) -> Result<(Option<Made>, Option<OwnedFd>)> {
     let opens_tap = match task {
         Task::Attach(attach) => matches!(attach.kind, Kind::Tap | Kind::ExistingTap),
-        Task::HostTap { .. } => true,
+        Task::HostTap { .. } | Task::Tap { .. } => true,
         Task::Default { .. } | Task::Detach { .. } | Task::Packet { .. } => false,
     };
     if opens_tap {
@@ -214,11 +254,18 @@ fn perform(task: &Task, place: Option<BorrowedFd<'_>>) -> Result<(Option<Made>, 
                 source_table: None,
                 routes: Vec::new(),
             };
-            let (link, fd) = attach(&mut netlink, &wanted)?;
+            if netlink.link(interface).is_ok() {
+                bail!("the host has an interface {interface} already");
+            }
+            let (link, fd) = attach(&mut netlink, &wanted).map_err(of_host)?;
             Ok((Some(made(interface, &link)), Some(fd)))
         }
         Task::Packet { interface } => {
-            let (link, fd) = packet(&mut netlink, interface)?;
+            let (link, fd) = packet(&mut netlink, interface).map_err(of_host)?;
+            Ok((Some(made(interface, &link)), Some(fd)))
+        }
+        Task::Tap { interface } => {
+            let (link, fd) = tap(&mut netlink, interface).map_err(of_host)?;
             Ok((Some(made(interface, &link)), Some(fd)))
         }
         Task::Default { interface, gateways } => {
@@ -318,6 +365,39 @@ fn detach(netlink: &mut Netlink, name: &str, source_table: Option<u32>) -> Resul
     }
 }
 
+/// Says of what only root may do on the host that this is why it fails.
+fn of_host(e: anyhow::Error) -> anyhow::Error {
+    let refused = |cause: &(dyn std::error::Error + 'static)| {
+        let error = cause.downcast_ref::<std::io::Error>();
+        error.is_some_and(|e| e.kind() == std::io::ErrorKind::PermissionDenied)
+    };
+    if e.chain().any(refused) {
+        e.context("only root can do that to the host's interfaces")
+    } else {
+        e
+    }
+}
+
+/// Opens a TAP of the host that is there. Whoever it was made for need not be root, and so can change nothing about it.
+fn tap(netlink: &mut Netlink, name: &str) -> Result<(Link, OwnedFd)> {
+    let link = netlink
+        .link(name)
+        .with_context(|| format!("there is no interface {name}"))?;
+    let fd = tun::borrow_tap(name).map_err(|e| match Errno::from_io_error(&e) {
+        Some(Errno::BUSY) => anyhow::anyhow!("the TAP {name} is in use"),
+        Some(Errno::INVAL) => anyhow::anyhow!("the interface {name} is no TAP that can be used"),
+        Some(_) | None => anyhow::Error::from(e).context(format!(
+            "the TAP {name} is not this user's (ip tuntap add … user)"
+        )),
+    })?;
+    if !link.up {
+        netlink
+            .set_up(link.index)
+            .with_context(|| format!("cannot bring {name} up"))?;
+    }
+    Ok((link, fd))
+}
+
 /// Opens a packet socket on an interface that is there.
 fn packet(netlink: &mut Netlink, name: &str) -> Result<(Link, OwnedFd)> {
     let link = netlink
@@ -335,8 +415,7 @@ fn packet(netlink: &mut Netlink, name: &str) -> Result<(Link, OwnedFd)> {
 
 /// Opens the TAP `name` of the network namespace that we are in.
 pub(crate) fn open(name: &str) -> Result<OwnedFd> {
-    busy(tun::open_tap(name), name)
-        .with_context(|| format!("cannot make the interface {name} in the container"))
+    busy(tun::open_tap(name), name).with_context(|| format!("cannot make the interface {name}"))
 }
 
 /// Says of a TAP that is in use what that means.

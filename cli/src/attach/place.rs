@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::{Context, Result, bail};
 use pontoon_switch::sys::namespace;
+use rustix::io::Errno;
 use rustix::process::DumpableBehavior;
 use rustix::thread::{
     LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces,
@@ -20,8 +21,13 @@ pub(super) fn enter(fd: BorrowedFd<'_>) -> Result<()> {
     if namespace::is_network(fd) {
         enter_namespace(fd)
     } else {
-        move_into_thread_name_spaces(fd, ThreadNameSpaceType::USER | ThreadNameSpaceType::NETWORK)
-            .context("cannot enter the container's user and network namespaces")
+        let both = ThreadNameSpaceType::USER | ThreadNameSpaceType::NETWORK;
+        match move_into_thread_name_spaces(fd, both) {
+            // Nobody can enter the user namespace that he is in, which is a rootful container's.
+            Err(Errno::INVAL) => move_into_thread_name_spaces(fd, ThreadNameSpaceType::NETWORK),
+            entered => entered,
+        }
+        .context("cannot enter the container's user and network namespaces")
     }
 }
 

@@ -32,6 +32,11 @@ pub(crate) enum Task {
         /// The interface's name.
         interface: String,
     },
+    /// Open a TAP that is there, and bring it up if it is not. It stays as it is otherwise. Answered with it.
+    Tap {
+        /// The interface's name.
+        interface: String,
+    },
     /// Make a TAP for the host itself, without any default route. Answered with it.
     HostTap {
         /// The interface's name.

@@ -2,15 +2,21 @@ use std::path::Path;
 use std::thread;
 
 use super::*;
+use crate::api::samples;
 use crate::http::{Response, serve};
 
+impl Front {
+    /// The front of the private network of that name whose socket is in `dir`.
+    pub(crate) fn at(dir: &Path, network: &str) -> Self {
+        Self {
+            whose: Whose::Private(network.to_owned()),
+            path: socket_path(dir, network).unwrap(),
+        }
+    }
+}
+
 /// A front that answers every call the same, `connections` times.
-fn front(
-    dir: &Path,
-    network: &str,
-    connections: usize,
-    answer: Response,
-) -> (Endpoint, thread::JoinHandle<()>) {
+fn front(dir: &Path, network: &str, connections: usize, answer: Response) -> (Front, thread::JoinHandle<()>) {
     let (listener, path) = control::listen(dir, network).unwrap();
     let thread = thread::spawn(move || {
         for _ in 0..connections {
@@ -18,33 +24,26 @@ fn front(
             serve(&stream, |_| answer.clone()).unwrap();
         }
     });
-    (
-        Endpoint {
-            network: network.to_owned(),
-            path,
-        },
-        thread,
-    )
+    let front = Front::at(dir, network);
+    assert_eq!(front.path, path);
+    (front, thread)
 }
 
-fn info(network: &str, name: &str) -> ContainerInfo {
+/// A container that is on these networks.
+fn info(name: &str, networks: &[&str]) -> ContainerInfo {
+    let endpoint = |network: &&str| samples::endpoint(name, network, 1, "10.0.2.2");
     ContainerInfo {
         name: name.to_owned(),
-        network: network.to_owned(),
-        pid: 1,
-        port: 1,
-        mac: pontoon_switch::MacAddr([2, 0, 0, 0, 0, 1]),
-        addresses: vec![],
-        published: vec![],
-        since: 0,
+        endpoints: networks.iter().map(endpoint).collect(),
+        ..samples::container()
     }
 }
 
 #[test]
 fn answers_are_put_together_and_stale_sockets_removed() {
     let dir = tempfile::tempdir().unwrap();
-    let (a, a_thread) = front(dir.path(), "a", 1, Response::json(&[info("a", "web")]));
-    let (b, b_thread) = front(dir.path(), "b", 1, Response::json(&[info("b", "db")]));
+    let (a, a_thread) = front(dir.path(), "a", 1, Response::json(&[info("web", &["a"])]));
+    let (b, b_thread) = front(dir.path(), "b", 1, Response::json(&[info("db", &["b"])]));
     let (stale, stale_thread) = front(dir.path(), "stale", 0, Response::empty());
     stale_thread.join().unwrap();
     let (broken, broken_thread) = front(dir.path(), "broken", 2, Response::error(500, "the sky fell"));
@@ -86,33 +85,88 @@ fn a_call_without_an_answer() {
 }
 
 #[test]
-fn a_container_is_found_by_name() {
-    let at = |network: &str, names: &[&str]| {
-        let endpoint = Endpoint {
-            network: network.to_owned(),
-            path: PathBuf::new(),
-        };
-        (
-            endpoint,
-            names.iter().map(|n| info(network, n)).collect::<Vec<_>>(),
-        )
+fn a_call_answered_with_text() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = Response {
+        status: 200,
+        body: b"up 1\n".to_vec(),
+        ..Response::empty()
     };
-    let answers = || vec![at("a", &["web", "db"]), at("b", &["web"])];
-    let (endpoint, container) = pick("db", answers()).unwrap();
-    assert_eq!((endpoint.network.as_str(), container.name.as_str()), ("a", "db"));
-    let names = |list: Vec<Endpoint>| list.into_iter().map(|e| e.network).collect::<Vec<_>>();
-    assert_eq!(names(holders("web", answers()).unwrap()), ["a", "b"]);
-    assert_eq!(names(holders("db", answers()).unwrap()), ["a"]);
-    assert!(
-        holders("cache", answers())
-            .unwrap_err()
-            .to_string()
-            .contains("no container named cache")
+    let (a, a_thread) = front(dir.path(), "a", 1, text);
+    assert_eq!(a.ask_text(&Call::Metrics).unwrap(), "up 1\n");
+    let (b, b_thread) = front(dir.path(), "b", 1, Response::error(404, "nothing is counted"));
+    assert_eq!(
+        b.ask_text(&Call::Metrics).unwrap_err().to_string(),
+        "nothing is counted"
     );
-    let e = pick("web", answers()).unwrap_err().to_string();
-    assert!(e.contains("a, b") && e.contains("--network"), "{e}");
-    let e = pick("cache", answers()).unwrap_err().to_string();
-    assert!(e.contains("no container named cache"), "{e}");
+    for thread in [a_thread, b_thread] {
+        thread.join().unwrap();
+    }
+}
+
+#[test]
+fn what_is_missing_is_said_in_the_fronts_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, thread) = front(dir.path(), "a", 2, Response::error(404, "there is no such link"));
+    let call = Call::Unlink {
+        client: "web".into(),
+        server: "db".into(),
+    };
+    assert_eq!(
+        a.ask::<()>(&call).unwrap_err().to_string(),
+        "there is no such link"
+    );
+    assert!(matches!(a.try_ask::<()>(&call).unwrap(), Asked::Missing(_)));
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_container_is_found_by_name() {
+    let front = |network: &str| Front {
+        whose: Whose::Private(network.to_owned()),
+        path: PathBuf::new(),
+    };
+    let daemon = Front {
+        whose: Whose::Daemon,
+        path: PathBuf::new(),
+    };
+    let answers = || {
+        vec![
+            (
+                daemon.clone(),
+                vec![info("web", &["shop", "back"]), info("log", &["back"])],
+            ),
+            (front("a"), vec![info("web", &["a"]), info("db", &["a"])]),
+        ]
+    };
+    let (found, container) = pick("db", None, answers()).unwrap();
+    assert_eq!((found, container.name.as_str()), (front("a"), "db"));
+    let whose = |list: Vec<Front>| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(
+        whose(holders("web", None, answers()).unwrap()),
+        ["the daemon", "network a"]
+    );
+    assert_eq!(
+        whose(holders("web", Some("back"), answers()).unwrap()),
+        ["the daemon"]
+    );
+    assert_eq!(whose(holders("db", None, answers()).unwrap()), ["network a"]);
+    for (name, network) in [("cache", None), ("log", Some("shop"))] {
+        let refused = [
+            holders(name, network, answers()).unwrap_err(),
+            pick(name, network, answers()).unwrap_err(),
+        ];
+        for e in refused {
+            assert!(
+                e.to_string().contains(&format!("no container named {name}")),
+                "{e}"
+            );
+        }
+    }
+    let e = pick("web", None, answers()).unwrap_err().to_string();
+    assert!(e.contains("shop, a") && e.contains("--network"), "{e}");
+    let (found, _) = pick("web", Some("back"), answers()).unwrap();
+    assert_eq!(found, daemon);
 }
 
 #[test]
@@ -124,10 +178,8 @@ fn a_network_that_ends_while_it_is_asked_is_gone() {
         drop(listener.accept().unwrap());
         thread::sleep(Duration::from_millis(5));
     });
-    let ending = Endpoint {
-        network: "a".to_owned(),
-        path,
-    };
+    let ending = Front::at(dir.path(), "a");
+    assert_eq!(ending.path, path);
     assert!(
         merge::<Vec<ContainerInfo>>(vec![ending], false, &Call::Containers)
             .unwrap()

@@ -1,7 +1,7 @@
 //! `pontoon conntrack`: the flows of running networks, in the layout of conntrack-tools' `conntrack -L`.
 //!
 //! A line is: protocol, its number, seconds until it ends, state, the initiator's tuple with what it has sent, the
-//! tuple of the replies with what was received. Ours adds the age, the container and who opened it.
+//! tuple of the replies with what was received. Ours adds the age, the network, the container and who opened it.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -12,9 +12,9 @@ use serde::de::DeserializeOwned;
 
 use crate::api::{FlowInfo, Flushed};
 use crate::args::{ConntrackCommand, FlowArgs};
-use crate::client::{self, Endpoint};
+use crate::client::{self, Front};
 use crate::output;
-use crate::routes::Call;
+use crate::routes::{Call, Only};
 
 /// Runs `conntrack ls` or `conntrack flush`.
 pub(crate) fn conntrack(command: &ConntrackCommand) -> Result<()> {
@@ -25,10 +25,7 @@ pub(crate) fn conntrack(command: &ConntrackCommand) -> Result<()> {
 }
 
 fn ls(args: &FlowArgs) -> Result<()> {
-    let call = Call::Flows {
-        container: args.container.clone(),
-    };
-    let flows: Vec<FlowInfo> = ask::<Vec<FlowInfo>>(args, &call)?
+    let flows: Vec<FlowInfo> = ask::<Vec<FlowInfo>>(args, &Call::Flows(only(args)))?
         .into_iter()
         .flat_map(|(_, flows)| flows)
         .collect();
@@ -41,10 +38,7 @@ fn ls(args: &FlowArgs) -> Result<()> {
 }
 
 fn flush(args: &FlowArgs) -> Result<()> {
-    let call = Call::Flush {
-        container: args.container.clone(),
-    };
-    let answers = ask::<Flushed>(args, &call).context("cannot end flows")?;
+    let answers = ask::<Flushed>(args, &Call::Flush(only(args))).context("cannot end flows")?;
     let flushed = Flushed {
         flows: answers.iter().map(|(_, f)| f.flows).sum(),
     };
@@ -55,16 +49,28 @@ fn flush(args: &FlowArgs) -> Result<()> {
     Ok(())
 }
 
-/// Asks the networks in question, of which a container that is named narrows the choice: a mistyped name is an error,
-/// not an empty list, and a network without that container is not asked about it.
-fn ask<T: DeserializeOwned>(args: &FlowArgs, call: &Call) -> Result<Vec<(Endpoint, T)>> {
-    let endpoints = client::holding(args.container.as_deref(), args.network.as_deref())?;
-    client::merge(endpoints, args.network.is_some(), call)
+fn only(args: &FlowArgs) -> Only {
+    Only {
+        network: args.network.clone(),
+        container: args.container.clone(),
+    }
+}
+
+/// Asks the fronts in question, of which a container that is named narrows the choice: a mistyped name is an error,
+/// not an empty list, and a front without that container is not asked about it.
+fn ask<T: DeserializeOwned>(args: &FlowArgs, call: &Call) -> Result<Vec<(Front, T)>> {
+    let fronts = client::holding(args.container.as_deref(), args.network.as_deref())?;
+    client::merge(fronts, args.network.is_some(), call)
 }
 
 fn render(flows: &[FlowInfo]) -> String {
     let mut text = String::new();
-    for FlowInfo { container, flow } in flows {
+    for FlowInfo {
+        network,
+        container,
+        flow,
+    } in flows
+    {
         let FlowView {
             protocol,
             state,
@@ -81,7 +87,7 @@ fn render(flows: &[FlowInfo]) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
-            "{protocol:<8} {} {expires} {state} {} {} age={age} container={container} dir={direction}",
+            "{protocol:<8} {} {expires} {state} {} {} age={age} network={network} container={container} dir={direction}",
             protocol_number(protocol),
             tuple(protocol, original, sent),
             tuple(protocol, reply, received),
@@ -121,6 +127,7 @@ mod tests {
     fn flow(protocol: &str, state: &str, tuples: [&str; 4]) -> FlowInfo {
         let [a, b, c, d] = tuples.map(|t| t.parse().unwrap());
         FlowInfo {
+            network: "shop".into(),
             container: "web".into(),
             flow: FlowView {
                 protocol: protocol.into(),
@@ -160,9 +167,9 @@ mod tests {
             render(&[flow("tcp", "syn-sent", tcp), flow("icmpv6", "unreplied", icmp)]),
             "\
 tcp      6 431999 SYN_SENT src=10.0.2.2 dst=192.0.2.9 sport=40000 dport=80 packets=4 bytes=300 src=192.0.2.9 \
-dst=198.51.100.7 sport=80 dport=51000 packets=5 bytes=4000 age=12 container=web dir=out
+dst=198.51.100.7 sport=80 dport=51000 packets=5 bytes=4000 age=12 network=shop container=web dir=out
 icmpv6   58 431999 UNREPLIED src=fd00::2 dst=2001:db8::9 id=77 packets=4 bytes=300 src=2001:db8::9 \
-dst=2001:db8::1 id=78 packets=5 bytes=4000 age=12 container=web dir=out
+dst=2001:db8::1 id=78 packets=5 bytes=4000 age=12 network=shop container=web dir=out
 "
         );
     }

@@ -8,28 +8,31 @@ use crate::api::FdbRow;
 use crate::args::FdbCommand;
 use crate::client;
 use crate::output;
-use crate::routes::Call;
+use crate::routes::{Call, Only};
 
 /// Runs `fdb show`.
 pub(crate) fn fdb(command: &FdbCommand) -> Result<()> {
     let FdbCommand::Show(args) = command;
-    let answers = client::ask_all::<Vec<FdbRow>>(args.network.as_deref(), &Call::Fdb)?;
-    let tables: Vec<(String, Vec<FdbRow>)> = answers.into_iter().map(|(e, rows)| (e.network, rows)).collect();
+    let network = args.network.as_deref();
+    let rows: Vec<FdbRow> = client::list_all(network, &Call::Fdb(Only::of_network(network)))?;
     if args.json {
-        return output::print_json(&tables.into_iter().flat_map(|(_, rows)| rows).collect::<Vec<_>>());
+        output::print_json(&rows)
+    } else {
+        output::print(&render(&rows))
     }
-    output::print(&render(&tables))
 }
 
-/// Each network's table; with its name above where there are several.
-fn render(tables: &[(String, Vec<FdbRow>)]) -> String {
+/// Each network's table; with its name above where there are several. The rows of a network stand together.
+fn render(rows: &[FdbRow]) -> String {
+    let tables: Vec<&[FdbRow]> = rows.chunk_by(|a, b| a.network == b.network).collect();
     let mut text = String::new();
-    for (network, rows) in tables {
+    for table in &tables {
+        // Writing to a string cannot fail.
         if tables.len() > 1 {
-            let _ = writeln!(text, "{network}:");
+            let _ = writeln!(text, "{}:", table[0].network);
         }
         text.push_str(" port  VLAN  MAC                Age\n");
-        for row in rows {
+        for row in *table {
             // The bridge's own port is Open vSwitch's LOCAL.
             let port = row.port.map_or_else(|| "LOCAL".to_owned(), |p| p.to_string());
             let age = row
@@ -45,9 +48,9 @@ fn render(tables: &[(String, Vec<FdbRow>)]) -> String {
 mod tests {
     use super::*;
 
-    fn rows() -> Vec<FdbRow> {
+    fn rows(network: &str) -> Vec<FdbRow> {
         let row = |port, vlan, last, age| FdbRow {
-            network: "shop".into(),
+            network: network.to_owned(),
             port,
             port_name: "web".into(),
             vlan,
@@ -69,10 +72,10 @@ LOCAL     0  02:00:00:00:00:01  static
     1     0  02:00:00:00:00:02    7
    12   100  02:00:00:00:00:03  299
 ";
-        assert_eq!(render(&[("shop".into(), rows())]), table);
+        assert_eq!(render(&rows("shop")), table);
         assert_eq!(
-            render(&[("shop".into(), rows()), ("lab".into(), vec![])]),
-            format!("shop:\n{table}lab:\n port  VLAN  MAC                Age\n")
+            render(&[rows("shop"), rows("lab")].concat()),
+            format!("shop:\n{table}lab:\n{table}")
         );
         assert_eq!(render(&[]), "");
     }

@@ -1,31 +1,45 @@
-//! `pontoon network ls` and `pontoon network inspect`.
+//! `pontoon network`: networks of the daemon and private ones.
 //!
-//! `inspect` prints what `docker network inspect` prints, so that what reads the one reads the other: an array of objects
-//! with the network's name, its id, the ranges it gives addresses from, and its containers. An id is made of what makes
-//! the object unique (its name, when it began and its process), so it is the same for as long as the object lives.
+//! Networks are made by the daemon alone; everything else is asked of whoever has the network of that name.
 
-use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::IpAddr;
 use std::process::ExitCode;
 
-use anyhow::Result;
-use serde::Serialize;
+use anyhow::{Context as _, Result};
 
+use super::each;
 use crate::api::{ContainerInfo, NetworkInfo};
-use crate::args::{InspectArgs, JsonArgs, NetworkCommand};
+use crate::args::{ConnectArgs, CreateArgs, DisconnectArgs, JsonArgs, NamesArgs, NetworkCommand};
 use crate::client;
 use crate::output::{self, Table};
 use crate::routes::Call;
 
+mod inspect;
 #[cfg(test)]
 mod tests;
 
-/// Runs `network ls` or `network inspect`.
+/// Runs one of the commands of `network`.
 pub(crate) fn network(command: &NetworkCommand) -> Result<ExitCode> {
     match command {
-        NetworkCommand::Ls(args) => ls(args).map(|()| ExitCode::SUCCESS),
-        NetworkCommand::Inspect(args) => inspect(args),
+        NetworkCommand::Create(args) => create(args),
+        NetworkCommand::Ls(args) => ls(args),
+        NetworkCommand::Inspect(args) => return inspect::inspect(args),
+        NetworkCommand::Rm(args) => return rm(args),
+        NetworkCommand::Prune(args) => prune(args),
+        NetworkCommand::Connect(args) => connect(args),
+        NetworkCommand::Disconnect(args) => disconnect(args),
+    }
+    .map(|()| ExitCode::SUCCESS)
+}
+
+fn create(args: &CreateArgs) -> Result<()> {
+    let spec = args.spec()?;
+    let network: NetworkInfo = client::daemon()?
+        .ask(&Call::CreateNetwork(Box::new(spec)))
+        .with_context(|| format!("cannot make network {}", args.name))?;
+    if args.json {
+        output::print_json(&network)
+    } else {
+        output::print(&format!("{}\n", network.name))
     }
 }
 
@@ -39,165 +53,84 @@ fn ls(args: &JsonArgs) -> Result<()> {
 }
 
 fn render(networks: &[NetworkInfo]) -> String {
-    let mut table = Table::new(&["NAME", "SUBNETS", ">MTU", ">CONTAINERS", "SINCE"]);
+    let mut table = Table::new(&["NAME", "SUBNETS", ">MTU", ">CONTAINERS", "OPTIONS", "SINCE"]);
     for n in networks {
         let subnets: Vec<String> = n.subnets.iter().map(|s| s.subnet.to_string()).collect();
         table.row(vec![
             n.name.clone(),
-            subnets.join(", "),
+            output::list(&subnets),
             n.mtu.to_string(),
-            n.containers.len().to_string(),
+            n.endpoints.len().to_string(),
+            output::list(&unusual(n)),
             output::timestamp(n.since),
         ]);
     }
     table.render()
 }
 
-/// Prints those that are found; a name that is not is an error after them, as Docker does it.
-fn inspect(args: &InspectArgs) -> Result<ExitCode> {
-    let mut found = Vec::new();
-    let mut failed = false;
-    for name in &args.names {
-        match client::list_all::<NetworkInfo>(Some(name), &Call::Networks) {
-            Ok(networks) => found.extend(networks.iter().map(Inspected::of)),
-            Err(e) => {
-                eprintln!("pontoon: {e:#}");
-                failed = true;
-            }
-        }
-    }
-    output::print_json(&found)?;
-    Ok(if failed {
-        ExitCode::FAILURE
+/// What of a network is not as it is by default.
+fn unusual(network: &NetworkInfo) -> Vec<&'static str> {
+    [
+        (!network.persistent, "private"),
+        (network.internal, "internal"),
+        (!network.icc, "icc=false"),
+        (network.gateway_mac.is_none(), "gateway=none"),
+    ]
+    .into_iter()
+    .filter_map(|(is_so, word)| is_so.then_some(word))
+    .collect()
+}
+
+/// Removes each that can be, and prints its name.
+fn rm(args: &NamesArgs) -> Result<ExitCode> {
+    Ok(each(&args.names, |name| {
+        let (front, _) = client::of_network(name)?;
+        let network = name.clone();
+        front
+            .ask::<()>(&Call::RemoveNetwork { network })
+            .with_context(|| format!("cannot remove network {name}"))?;
+        output::print(&format!("{name}\n"))
+    }))
+}
+
+fn prune(args: &JsonArgs) -> Result<()> {
+    let gone: Vec<String> = client::daemon()?
+        .ask(&Call::Prune)
+        .context("cannot remove networks without containers")?;
+    if args.json {
+        output::print_json(&gone)
     } else {
-        ExitCode::SUCCESS
-    })
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct Inspected {
-    name: String,
-    id: String,
-    created: String,
-    scope: &'static str,
-    driver: &'static str,
-    #[serde(rename = "EnableIPv6")]
-    enable_ipv6: bool,
-    #[serde(rename = "IPAM")]
-    ipam: Ipam,
-    internal: bool,
-    attachable: bool,
-    ingress: bool,
-    containers: BTreeMap<String, Member>,
-    options: BTreeMap<&'static str, String>,
-    labels: BTreeMap<String, String>,
-    gateway_mac_address: String,
-    front_pid: u32,
-    packet_pid: u32,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct Ipam {
-    driver: &'static str,
-    options: BTreeMap<String, String>,
-    config: Vec<IpamConfig>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct IpamConfig {
-    subnet: String,
-    gateway: String,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct Member {
-    name: String,
-    #[serde(rename = "EndpointID")]
-    endpoint_id: String,
-    mac_address: String,
-    #[serde(rename = "IPv4Address")]
-    ipv4_address: String,
-    #[serde(rename = "IPv6Address")]
-    ipv6_address: String,
-}
-
-impl Inspected {
-    fn of(network: &NetworkInfo) -> Self {
-        let NetworkInfo {
-            name,
-            subnets,
-            gateway_mac,
-            mtu,
-            search: _,
-            since,
-            front_pid,
-            packet_pid,
-            containers,
-        } = network;
-        let member = |c: &ContainerInfo| {
-            let id = id(&("container", &c.name, c.since, c.pid));
-            let member = Member {
-                name: c.name.clone(),
-                endpoint_id: self::id(&("endpoint", name, front_pid, c.port, c.mac)),
-                mac_address: c.mac.to_string(),
-                ipv4_address: with_prefix(network, &c.addresses, IpAddr::is_ipv4),
-                ipv6_address: with_prefix(network, &c.addresses, IpAddr::is_ipv6),
-            };
-            (id, member)
-        };
-        Self {
-            name: name.clone(),
-            id: id(&("network", name, since, front_pid)),
-            created: output::timestamp(*since),
-            scope: "local",
-            driver: "pontoon",
-            enable_ipv6: subnets.iter().any(|s| s.gateway.is_ipv6()),
-            ipam: Ipam {
-                driver: "default",
-                options: BTreeMap::new(),
-                config: subnets
-                    .iter()
-                    .map(|s| IpamConfig {
-                        subnet: s.subnet.to_string(),
-                        gateway: s.gateway.to_string(),
-                    })
-                    .collect(),
-            },
-            internal: false,
-            attachable: true,
-            ingress: false,
-            containers: containers.iter().map(member).collect(),
-            options: BTreeMap::from([("com.docker.network.driver.mtu", mtu.to_string())]),
-            labels: BTreeMap::new(),
-            gateway_mac_address: gateway_mac.to_string(),
-            front_pid: *front_pid,
-            packet_pid: *packet_pid,
-        }
+        output::print(&gone.iter().map(|name| format!("{name}\n")).collect::<String>())
     }
 }
 
-/// The first address of the family with its network's prefix length, as `10.0.2.2/24`; empty if there is none.
-fn with_prefix(network: &NetworkInfo, addresses: &[IpAddr], family: fn(&IpAddr) -> bool) -> String {
-    let Some(ip) = addresses.iter().find(|ip| family(ip)) else {
-        return String::new();
+fn connect(args: &ConnectArgs) -> Result<()> {
+    let (front, _) = client::of_network(&args.network)?;
+    let call = Call::Connect {
+        network: args.network.clone(),
+        request: Box::new(args.request()),
     };
-    match network.subnets.iter().find(|s| s.subnet.contains(ip)) {
-        Some(s) => format!("{ip}/{}", s.subnet.prefix_len()),
-        None => ip.to_string(),
+    let container: ContainerInfo = front
+        .ask(&call)
+        .with_context(|| format!("cannot connect {} to network {}", args.container, args.network))?;
+    if args.json {
+        output::print_json(&container)
+    } else {
+        Ok(())
     }
 }
 
-/// 64 hexadecimal digits that stand for `what`. Not secret, and nothing depends on two never being the same.
-fn id(what: &impl Hash) -> String {
-    (0..4u8)
-        .map(|i| {
-            let mut hasher = DefaultHasher::new();
-            (i, what).hash(&mut hasher);
-            format!("{:016x}", hasher.finish())
+fn disconnect(args: &DisconnectArgs) -> Result<()> {
+    let (front, _) = client::of_network(&args.network)?;
+    front
+        .ask(&Call::Disconnect {
+            network: args.network.clone(),
+            container: args.container.clone(),
         })
-        .collect()
+        .with_context(|| {
+            format!(
+                "cannot disconnect {} from network {}",
+                args.container, args.network
+            )
+        })
 }

@@ -46,24 +46,9 @@ pub(super) fn render(ports: &[PublishedPort], host_side_only: bool) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
-    use pontoon_nat::publish::Transport;
-
-    /// Port 80 on all addresses and 53 on one.
-    pub(in crate::commands) fn ports() -> Vec<PublishedPort> {
-        let port = |protocol, ip: &str, host_port, container_port| PublishedPort {
-            protocol,
-            host_ip: ip.parse().unwrap(),
-            host_port,
-            container_port,
-        };
-        vec![
-            port(Transport::Tcp, "::", 8080, 80),
-            port(Transport::Tcp, "0.0.0.0", 8080, 80),
-            port(Transport::Udp, "127.0.0.1", 5353, 53),
-        ]
-    }
+    use crate::api::samples::ports;
 
     #[test]
     fn as_docker_prints_it() {

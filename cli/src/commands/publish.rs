@@ -26,13 +26,13 @@ pub(crate) fn unpublish(args: &PublishArgs) -> Result<()> {
 }
 
 fn change(args: &PublishArgs, what: &str, call: impl Fn(String, PublishRequest) -> Call) -> Result<()> {
-    let (endpoint, container) = client::container(&args.container)?;
+    let (front, container) = client::container(&args.container)?;
     let request = PublishRequest {
         specs: args.specs.clone(),
     };
-    let changed: Vec<PublishedPort> = endpoint
+    let changed: Vec<PublishedPort> = front
         .ask(&call(container.name.clone(), request))
-        .with_context(|| format!("cannot {what} {} on network {}", container.name, endpoint.network))?;
+        .with_context(|| format!("cannot {what} {}, which is with {front}", container.name))?;
     let changed = output::sorted(&changed);
     if args.json {
         output::print_json(&changed)

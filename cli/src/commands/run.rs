@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 use pontoon_nat::config::{Filtering, LinkLocal};
@@ -16,18 +16,21 @@ use pontoon_switch::sys::process::{Received, Signals};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal, WaitOptions};
 
-use crate::api::{AttachRequest, NetworkInfo};
-use crate::args::{Join, RunArgs, UdpFiltering};
-use crate::client::Endpoint;
+use crate::api::{AttachRequest, EndpointSpec, NetworkInfo};
+use crate::args::{NetworkArg, RunArgs, UdpFiltering};
+use crate::client::{self, Front};
 use crate::control;
 use crate::covers::OWN_FILES;
 use crate::fdsock::FdSocket;
+use crate::front::plan::{HostPorts, Subnet};
 use crate::front::{self, Attached, Plan, Started};
 use crate::init::{self, FORWARDED_AND_CHILD, FromInit, Identity, Stack, Terminal, ToInit};
 use crate::outbound;
-use crate::resolv;
+use crate::packet::protocol::Storm;
+use crate::resolv::{self, ResolvConf};
 use crate::routes::Call;
 
+mod links;
 mod without_switch;
 
 /// Runs the command; gives the exit status.
@@ -39,16 +42,12 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
     let command = command(args)?;
     let signals = Signals::take(&FORWARDED_AND_CHILD).context("cannot take over signals")?;
     let name = args.name.clone().unwrap_or_else(made_up_name);
-    let join = match &args.network {
-        None => None,
-        Some(Join::Network(network)) => Some(network),
-        Some(join @ (Join::None | Join::Host | Join::Container(_))) => {
-            return without_switch::run(args, join, &name, &command, &signals);
-        }
-    };
-    let network = join.unwrap_or(&name).clone();
+    if let [mode @ (NetworkArg::None | NetworkArg::Host | NetworkArg::Container(_))] = args.network.as_slice()
+    {
+        return without_switch::run(args, mode, &name, &command, &signals);
+    }
     // Judged before the directory is made: bad input leaves nothing behind.
-    control::socket_path(&control::control_dir()?, &network)?;
+    control::socket_path(&control::control_dir()?, &name)?;
     let directory = control::create_control_dir()?;
     control::sweep(&directory);
     let capture = args
@@ -58,31 +57,29 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
         .transpose()
         .context("cannot tell where --capture is")?;
     let wanted = AttachRequest {
-        pid: 0,
+        pid: None,
+        namespace: None,
         name: Some(name.clone()),
-        ip: args.ip.map(IpAddr::V4),
-        ip6: args.ip6.map(IpAddr::V6),
-        mac: args.mac_address,
+        endpoints: args.endpoints(&name),
         publish: args.publish_specs(),
+        expose: args.expose.clone(),
+        links: args.link.clone(),
         add_hosts: further_hosts(args),
         capture,
     };
-    let (mut container, attached, front) = match join {
-        Some(_) => {
-            let (container, attached) = join_running(&network, &directory, &command, wanted)?;
-            (container, attached, None)
-        }
-        None => {
-            let plan = plan(args, &name, directory.clone())?;
-            let (container, attached, front) = alone(plan, &directory, &command, wanted)?;
-            (container, attached, Some(front))
-        }
+    let (mut container, attached, front, started) = if args.network.is_empty() {
+        let plan = plan(args, &name)?;
+        let (container, attached, started) = alone(plan, &directory, &command, wanted)?;
+        (container, attached, client::private(&name)?, Some(started))
+    } else {
+        let (container, attached, front) = join_running(&directory, &command, wanted)?;
+        (container, attached, front, None)
     };
     let terminal = terminal();
     let go = ToInit::Go(Box::new(identity(args, &attached, terminal)));
     if let Err(e) = container.tell(&go) {
-        if let Some(front) = front {
-            front.give_up();
+        if let Some(started) = started {
+            started.give_up();
         }
         return Err(e);
     }
@@ -90,46 +87,55 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
         container: &mut container,
         signals: &signals,
         terminal,
-        front,
+        front: started,
     }
     .wait();
     container.end();
     // So that its ports and its name are free when we return. If it is gone, they are.
-    let _ = Endpoint::named(&network).and_then(|endpoint| {
-        endpoint.ask::<()>(&Call::Detach {
-            container: attached.container.name,
-        })
+    let _ = front.ask::<()>(&Call::Detach {
+        container: attached.container.name,
     });
-    control::remove_log(&directory, &network);
+    control::remove_log(&directory, &name);
     code
 }
 
-/// Makes a container and has it attached as `wanted` to a network that is running.
+/// Makes a container and has it attached as `wanted` to networks that are running.
 fn join_running(
-    network: &str,
     directory: &Path,
     command: &[OsString],
     wanted: AttachRequest,
-) -> Result<(Container, Attached)> {
+) -> Result<(Container, Attached, Front)> {
     crate::log();
-    let endpoint = Endpoint::named(network)?;
     // Asked before anything is made, so that a network which is not there leaves nothing behind.
-    let info: Vec<NetworkInfo> = endpoint.ask(&Call::Networks)?;
-    let info = info
-        .into_iter()
-        .next()
-        .with_context(|| format!("network {network} says nothing of itself"))?;
+    let (front, networks) = networks(&wanted.endpoints)?;
     let mut container = Container::start(&Stack::Attached, directory, command)?;
     container.ready()?;
     let request = AttachRequest {
-        pid: container.first()?,
+        pid: Some(container.first()?),
         ..wanted
     };
     let attached = Attached {
-        network: info,
-        container: endpoint.ask(&Call::Attach(Box::new(request)))?,
+        networks,
+        container: front.ask(&Call::Attach(Box::new(request)))?,
     };
-    Ok((container, attached))
+    Ok((container, attached, front))
+}
+
+/// The networks of `endpoints`, and the front that has them all.
+fn networks(endpoints: &[EndpointSpec]) -> Result<(Front, Vec<NetworkInfo>)> {
+    let mut found: Vec<(Front, NetworkInfo)> = Vec::new();
+    for endpoint in endpoints {
+        found.push(client::of_network(&endpoint.network)?);
+    }
+    let (front, first) = found.first().cloned().context("no network is named")?;
+    if let Some((other, network)) = found.iter().find(|(f, _)| *f != front) {
+        bail!(
+            "a container cannot be on {} of {front} and on {} of {other}: a private network has its containers to itself",
+            first.name,
+            network.name
+        );
+    }
+    Ok((front, found.into_iter().map(|(_, network)| network).collect()))
 }
 
 /// Makes a network as planned and a container that is attached to it as `wanted`. They take about as long as each other,
@@ -140,8 +146,14 @@ fn alone(
     command: &[OsString],
     wanted: AttachRequest,
 ) -> Result<(Container, Attached, Started)> {
+    if client::daemon_has(&plan.name)? {
+        bail!(
+            "a network named {0} is the daemon's: join it with --network {0}, or choose another --name",
+            plan.name
+        );
+    }
     // First, as its packet process takes the longest.
-    let mut front = front::start(plan)?;
+    let mut front = front::start(plan, directory)?;
     crate::log();
     let mut container = match Container::start(&Stack::Attached, directory, command) {
         Ok(container) => container,
@@ -153,7 +165,7 @@ fn alone(
     let together = || {
         container.made()?;
         let request = AttachRequest {
-            pid: container.first()?,
+            pid: Some(container.first()?),
             ..wanted
         };
         front.ask(&request)?;
@@ -192,17 +204,28 @@ fn made_up_name() -> String {
     format!("box-{:08x}", u32::from_be_bytes(bytes))
 }
 
-fn plan(args: &RunArgs, name: &str, directory: PathBuf) -> Result<Plan> {
+fn plan(args: &RunArgs, name: &str) -> Result<Plan> {
+    let subnet = |net: ipnet::IpNet, gateway: IpAddr| Subnet {
+        net,
+        gateway: Some(gateway),
+        range: None,
+        reserved: Vec::new(),
+        dhcp: None,
+        private: true,
+    };
+    let six = args.subnet6().zip(args.gateway6());
+    let four = subnet(args.subnet().into(), args.gateway().into());
+    let six = six.map(|(net, gateway)| subnet(net.into(), gateway.into()));
     Ok(Plan {
         name: name.to_owned(),
-        directory,
-        subnet4: args.subnet(),
-        gateway4: Some(args.gateway()),
-        subnet6: args.subnet6(),
-        gateway6: args.gateway6(),
+        subnets: std::iter::once(four).chain(six).collect(),
+        gateway: true,
         mtu: u16::try_from(args.mtu).context("--mtu is at most 65520")?,
+        internal: false,
+        icc: true,
         dns: args.dns.clone(),
         search: args.dns_search.clone(),
+        publish_address: None,
         host_loopback: args.host_loopback,
         link_local: if args.link_local {
             LinkLocal::Allowed
@@ -216,23 +239,59 @@ fn plan(args: &RunArgs, name: &str, directory: PathBuf) -> Result<Plan> {
         outbound: outbound::resolve(&args.outbound)?,
         max_flows: args.max_flows,
         max_flows_per_container: args.flows_per_container(),
+        host: HostPorts::default(),
+        storm: Storm::Default,
+        options: std::collections::BTreeMap::new(),
         sandbox: args.sandbox.options(),
     })
 }
 
 fn identity(args: &RunArgs, attached: &Attached, terminal: Terminal) -> Identity {
-    let Attached { network, container } = attached;
-    let search = if args.dns_search.is_empty() {
-        &network.search
-    } else {
-        &args.dns_search
+    let Attached { networks, container } = attached;
+    // The network of the default route first: its name server knows the names of all and leads out.
+    let mut ordered: Vec<&NetworkInfo> = networks.iter().collect();
+    let leads_out = |network: &&NetworkInfo| {
+        container
+            .endpoints
+            .iter()
+            .any(|e| e.default_route && e.network == network.name)
     };
+    ordered.sort_by_key(|n| !leads_out(n));
+    let gateways = ordered.iter().filter(|n| n.gateway_mac.is_some());
+    let mut servers: Vec<IpAddr> = gateways
+        .flat_map(|n| n.subnets.iter().filter_map(|s| s.gateway))
+        .collect();
+    let mut search = if args.dns_search.is_empty() {
+        ordered.iter().flat_map(|n| n.search.iter().cloned()).collect()
+    } else {
+        args.dns_search.clone()
+    };
+    let mut seen = std::collections::BTreeSet::new();
+    search.retain(|domain: &String| seen.insert(domain.clone()));
+    if servers.is_empty() {
+        // On somebody else's network the name servers are somebody else's: those that were given, or the host's.
+        servers = ordered.iter().flat_map(|n| n.dns.iter().copied()).collect();
+        if servers.is_empty() {
+            servers = ResolvConf::of_host()
+                .servers
+                .iter()
+                .map(std::net::SocketAddr::ip)
+                .collect();
+        }
+    }
     let hostname = args.hostname.clone().unwrap_or_else(|| container.name.clone());
-    let servers: Vec<IpAddr> = network.subnets.iter().map(|s| s.gateway).collect();
-    let hosts = resolv::hosts_file(&hostname, &container.addresses, &further_hosts(args));
+    let addresses: Vec<IpAddr> = container
+        .endpoints
+        .iter()
+        .flat_map(|e| e.addresses.iter().copied())
+        .collect();
+    let mut further = further_hosts(args);
+    further.extend(links::hosts(container));
+    let hosts = resolv::hosts_file(&hostname, &addresses, &further);
     Identity {
-        files: own_files(&hostname, resolv::for_container(&servers, search), hosts),
+        files: own_files(&hostname, resolv::for_container(&servers, &search), hosts),
         hostname: Some(hostname),
+        environment: links::environment(container),
         terminal,
     }
 }

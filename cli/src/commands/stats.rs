@@ -9,12 +9,12 @@ use crate::api::Stats;
 use crate::args::StatsArgs;
 use crate::client;
 use crate::output::{self, Table};
-use crate::routes::Call;
+use crate::routes::{Call, Only};
 
 /// Prints the counters of all networks, or of one.
 pub(crate) fn stats(args: &StatsArgs) -> Result<()> {
-    let answers = client::ask_all::<Stats>(args.network.as_deref(), &Call::Stats)?;
-    let stats: Vec<Stats> = answers.into_iter().map(|(_, s)| s).collect();
+    let network = args.network.as_deref();
+    let stats: Vec<Stats> = client::list_all(network, &Call::Stats(Only::of_network(network)))?;
     if args.json {
         output::print_json(&stats)
     } else {

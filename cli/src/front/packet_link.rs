@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command as Program, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -19,12 +20,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct PacketLink {
     socket: FdSocket,
+    /// Another handle of the same, to be polled: made once, as there may be no descriptor for it later.
+    watched: Arc<OwnedFd>,
     child: Child,
     events: Vec<Event>,
 }
 
 impl PacketLink {
-    /// Starts one. Call it before there are threads.
+    /// Starts one.
     pub(super) fn start() -> Result<Self> {
         let (socket, theirs) =
             FdSocket::pair().context("cannot make a socket pair for the packet process")?;
@@ -36,6 +39,7 @@ impl PacketLink {
             .spawn()
             .context("cannot start the packet process")?;
         Ok(Self {
+            watched: Arc::new(socket.as_fd().try_clone_to_owned()?),
             socket,
             child,
             events: Vec::new(),
@@ -48,8 +52,8 @@ impl PacketLink {
     }
 
     /// A handle of the socket, to be polled.
-    pub(super) fn fd(&self) -> io::Result<OwnedFd> {
-        self.socket.as_fd().try_clone_to_owned()
+    pub(super) fn fd(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.watched)
     }
 
     /// Sends a command and gives its answer.

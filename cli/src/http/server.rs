@@ -221,15 +221,16 @@ fn decode(s: &str, plus_is_space: bool) -> Option<String> {
 
 fn write_response(stream: &UnixStream, response: &Response, head_only: bool, close: bool) -> io::Result<()> {
     use std::fmt::Write as _;
-    let Response { status, body, allow } = response;
+    let Response {
+        status,
+        body,
+        kind,
+        allow,
+    } = response;
     let mut head = format!("HTTP/1.1 {status} {}\r\n", reason(*status));
     // Writing to a string cannot fail.
     if *status != 204 {
-        let _ = write!(
-            head,
-            "Content-Type: application/json\r\nContent-Length: {}\r\n",
-            body.len()
-        );
+        let _ = write!(head, "Content-Type: {kind}\r\nContent-Length: {}\r\n", body.len());
     }
     if let Some(allow) = allow {
         let _ = write!(head, "Allow: {allow}\r\n");

@@ -51,7 +51,13 @@ pub(super) fn live(socket: &mut FdSocket, stack: &Stack, command: &[OsString]) -
         let _ = rustix::termios::tcsetpgrp(io::stdin(), rustix::process::getpid());
     }
     let (program, arguments) = command.split_first().context("no command")?;
-    let child = match unblock_signals_in(Command::new(program).args(arguments)).spawn() {
+    let child = match unblock_signals_in(
+        Command::new(program)
+            .args(arguments)
+            .envs(identity.environment.iter().cloned()),
+    )
+    .spawn()
+    {
         Ok(child) => child,
         Err(e) => {
             let code = if e.kind() == io::ErrorKind::NotFound {

@@ -73,6 +73,8 @@ pub(crate) struct Identity {
     pub(crate) hostname: Option<String>,
     /// Texts of its own files in `/etc`, by name.
     pub(crate) files: Vec<(String, String)>,
+    /// Variables of the command's environment besides those it inherits.
+    pub(crate) environment: Vec<(String, String)>,
     /// How the command stands to the terminal.
     pub(crate) terminal: Terminal,
 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
+use ipnet::IpNet;
 use pontoon_nat::config::{Config, Outbound};
 use pontoon_nat::flow::FlowView;
 use pontoon_nat::publish::Transport;
@@ -27,6 +28,8 @@ pub(crate) struct NetworkConfig {
     pub(crate) gateway: Config,
     /// Where outgoing sockets are bound.
     pub(crate) outbound: Outbound,
+    /// VLAN that the gateway is in; 0 for none.
+    pub(crate) gateway_vlan: u16,
     /// How the process confines itself.
     pub(crate) sandbox: SandboxOptions,
 }
@@ -42,26 +45,135 @@ pub(crate) struct Rule {
     pub(crate) container_port: u16,
 }
 
+/// What a port's descriptor is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum PortKind {
+    /// A TAP.
+    Tap,
+    /// A packet socket on an interface: the far end of a veth pair, or one of the host's.
+    Packet,
+}
+
+/// Who is behind a port, which decides what may come from it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Behind {
+    /// A container with one MAC address, and with these addresses; any if they are its own business.
+    Container {
+        /// The MAC address.
+        mac: MacAddr,
+        /// The addresses.
+        addresses: Option<Vec<IpAddr>>,
+    },
+    /// Whoever is on the other side of an interface of the host.
+    Anyone,
+}
+
+/// How a port is to be.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct PortSettings {
+    /// The container's name, or the interface's.
+    pub(crate) name: String,
+    /// What the descriptor is.
+    pub(crate) kind: PortKind,
+    /// Who is behind it.
+    pub(crate) behind: Behind,
+    /// Its MTU in bytes.
+    pub(crate) mtu: u32,
+    /// Whether it reaches other ports without a link.
+    pub(crate) icc: bool,
+    /// Frames to everybody that it may send.
+    pub(crate) storm: Storm,
+    /// VLANs: one that it has access to, several that it carries, or every one as it comes.
+    pub(crate) vlans: Vlans,
+    /// What the gateway's DNS calls it.
+    pub(crate) names: Vec<String>,
+    /// Whether a capture file comes along.
+    pub(crate) capture: bool,
+}
+
+/// A bound on frames to everybody.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Storm {
+    /// The usual one.
+    #[default]
+    Default,
+    /// None.
+    Off,
+    /// So many frames in a second.
+    Frames(u32),
+}
+
+/// The VLANs of a port.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Vlans {
+    /// Every one, as it comes.
+    #[default]
+    All,
+    /// The network without tags only.
+    Untagged,
+    /// One, without a tag on the port.
+    Access(u16),
+    /// These, with tags on the port.
+    Trunk(Vec<u16>),
+}
+
+/// A rule for the clients of a published port.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Source {
+    /// Whether they are led to the container.
+    pub(crate) allow: bool,
+    /// Who they are.
+    pub(crate) net: IpNet,
+}
+
+/// Names, each with its addresses.
+pub(crate) type NamedAddresses = Vec<(String, Vec<IpAddr>)>;
+
 /// What the front asks.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Command {
     /// Make the network; the first command. Descriptors: raw ICMP sockets, for hosts that shut ping sockets out.
     Configure(Box<NetworkConfig>),
-    /// Add a container's port. Descriptors: the port's, then the capture file if there is one.
-    AddPort {
-        /// The container's name.
-        name: String,
-        /// What the port's descriptor is.
-        kind: PortKind,
-        /// Its MAC address.
-        mac: MacAddr,
-        /// Its addresses.
-        addresses: Vec<IpAddr>,
-        /// Its MTU in bytes; a packet socket tells that of its interface.
-        mtu: u32,
-        /// Whether a capture file comes along.
-        capture: bool,
+    /// Add a port. Descriptors: the TAP or packet socket, then the capture file if there is one.
+    AddPort(Box<PortSettings>),
+    /// Let one port reach ports of another, where they do not reach each other.
+    SetLink {
+        /// The client's port on the switch.
+        client: u32,
+        /// The server's.
+        server: u32,
+        /// The server's transport ports; none takes the link away.
+        ports: Option<Vec<(Transport, u16)>>,
+    },
+    /// What the gateway's DNS calls a container has changed.
+    SetNames {
+        /// The container's port.
+        port: u32,
+        /// Its names, all of them.
+        names: Vec<String>,
+    },
+    /// The names that the gateway's DNS has for one container alone have changed.
+    SetView {
+        /// The container's port.
+        port: u32,
+        /// The names, all of them.
+        names: NamedAddresses,
+    },
+    /// The rules for clients of a container's published port have changed.
+    SetSources {
+        /// The container's port on the switch.
+        port: u32,
+        /// TCP or UDP.
+        protocol: Transport,
+        /// The container's transport port.
+        container_port: u16,
+        /// The rules, all of them, in order.
+        sources: Vec<Source>,
     },
     /// Remove a port and all its flows and rules.
     RemovePort {
@@ -114,16 +226,6 @@ pub(crate) enum Command {
     },
     /// Nothing but an answer.
     Ping,
-}
-
-/// What a port is read from and written to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum PortKind {
-    /// A TAP.
-    Tap,
-    /// A packet socket with a virtio-net header, bound to its interface.
-    Packet,
 }
 
 /// One row of the forwarding table.

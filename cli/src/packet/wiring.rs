@@ -9,19 +9,23 @@ use anyhow::{Context, Result, anyhow, bail};
 use crossbeam_channel::Receiver;
 use pontoon_nat::gateway::{Endpoint, Gateway, Published, Secrets};
 use pontoon_nat::host::real::RealHost;
-use pontoon_nat::publish::RuleId;
+use pontoon_nat::publish::{RuleId, SourceAction, SourceRule, Transport};
 use pontoon_switch::fdb::Origin;
+use pontoon_switch::isolation;
 use pontoon_switch::port::tap;
 use pontoon_switch::port::veth::VethPort;
 use pontoon_switch::sys::fd::open_count;
 use pontoon_switch::{
-    DropCounters, Features, Handle, Instant, MacAddr, Network, Policy, Port, PortConfig, PortId, PortStatus,
-    Worker, worker,
+    DropCounters, Features, Handle, Instant, MacAddr, Network, Peers, Policy, Port, PortConfig, PortId,
+    PortStatus, Service, StationPlace, StormLimit, VlanId, VlanMode, VlanSet, Worker, worker,
 };
 use rustix::process::{Resource, getrlimit};
 
 use super::one;
-use super::protocol::{Command, Counters, Event, FdbEntry, NetworkConfig, PAGE, PortKind, Reply, Rule};
+use super::protocol::{
+    Behind, Command, Counters, Event, FdbEntry, NetworkConfig, PAGE, PortKind, PortSettings, Reply, Rule,
+    Source, Storm, Vlans,
+};
 use crate::api::PortStats;
 use crate::capture::Recorder;
 
@@ -42,10 +46,22 @@ pub(crate) struct Wiring {
     addresses: BTreeMap<u32, Vec<IpAddr>>,
 }
 
+/// Who is behind a port, as the gateway is told.
+pub(crate) struct Named {
+    /// Its names, its own first.
+    pub(crate) names: Vec<String>,
+    /// Its MAC address.
+    pub(crate) mac: MacAddr,
+    /// Its addresses.
+    pub(crate) addresses: Vec<IpAddr>,
+}
+
 /// A network that is made but not running: no thread has been started.
 pub(crate) struct Prepared {
     worker: Worker<Gw>,
     events: Receiver<worker::Event>,
+    /// Where on the switch the gateway is to be.
+    place: StationPlace,
 }
 
 impl Prepared {
@@ -69,16 +85,29 @@ impl Prepared {
                 .set_raw_socket(socket)
                 .context("cannot use a raw ICMP socket")?;
         }
+        let place = match VlanId::new(config.gateway_vlan) {
+            Some(id) => StationPlace::Vlan(id),
+            None if gateway.config().has_subnet() => StationPlace::Untagged,
+            None => StationPlace::Absent,
+        };
         let events = builder.events();
         let worker = builder
             .start(gateway)
             .context("cannot make the network's worker")?;
-        Ok(Self { worker, events })
+        Ok(Self {
+            worker,
+            events,
+            place,
+        })
     }
 
     /// Starts the worker; `report` is called, in a thread of its own, for what happens by itself.
     pub(crate) fn start(self, report: impl Fn(Event) + Send + 'static) -> Result<Wiring> {
-        let Self { worker, events } = self;
+        let Self {
+            worker,
+            events,
+            place,
+        } = self;
         let handle = worker.handle();
         std::thread::Builder::new().name("events".into()).spawn(move || {
             for event in events {
@@ -97,6 +126,7 @@ impl Prepared {
                 tracing::error!("the network's worker ended: {e}");
             }
         })?;
+        handle.call(move |network, _| network.place_station(place))??;
         Ok(Wiring {
             handle,
             worker: Some(thread),
@@ -114,21 +144,46 @@ impl Wiring {
         }
         match command {
             Command::Configure(_) => bail!("the network is configured already"),
-            Command::AddPort {
-                name,
-                kind,
-                mac,
-                addresses,
-                mtu,
-                capture,
-            } => {
+            Command::AddPort(settings) => {
                 let mut fds = fds;
-                let file = if capture { fds.pop() } else { None };
-                if capture != file.is_some() {
+                let file = if settings.capture { fds.pop() } else { None };
+                if settings.capture != file.is_some() {
                     bail!("no descriptor came for the capture");
                 }
-                let port = adopt(kind, one(fds)?, mtu)?;
-                self.add_port(name, mac, addresses, port, file).map(Reply::Port)
+                let port = adopt(settings.kind, one(fds)?, settings.mtu)?;
+                self.add_port(*settings, port, file).map(Reply::Port)
+            }
+            Command::SetLink {
+                client,
+                server,
+                ports,
+            } => {
+                self.set_link(PortId(client), PortId(server), ports)?;
+                Ok(Reply::Done)
+            }
+            Command::SetNames { port, names } => {
+                self.handle
+                    .call(move |network, _| network.station_mut().set_endpoint_names(PortId(port), names))?;
+                Ok(Reply::Done)
+            }
+            Command::SetView { port, names } => {
+                self.handle
+                    .call(move |network, _| network.station_mut().set_view(PortId(port), names))?;
+                Ok(Reply::Done)
+            }
+            Command::SetSources {
+                port,
+                protocol,
+                container_port,
+                sources,
+            } => {
+                let rules = sources.into_iter().map(source_rule).collect();
+                self.handle.call(move |network, _| {
+                    network
+                        .station_mut()
+                        .set_sources(PortId(port), protocol, container_port, rules)
+                })?;
+                Ok(Reply::Done)
             }
             Command::RemovePort { port } => {
                 self.remove_port(port)?;
@@ -173,14 +228,22 @@ impl Wiring {
 
     fn add_port(
         &mut self,
-        name: String,
-        mac: MacAddr,
-        addresses: Vec<IpAddr>,
+        settings: PortSettings,
         port: Box<dyn Port>,
         capture: Option<OwnedFd>,
     ) -> Result<u32> {
-        let policy = Policy::container(mac, addresses.iter().map(|&a| a.into()));
-        let (id, now) = self.attach(port, name.clone(), policy, mac, addresses.clone())?;
+        let policy = policy(&settings);
+        let (mac, addresses) = match settings.behind {
+            Behind::Container { mac, addresses } => (Some(mac), addresses.unwrap_or_default()),
+            Behind::Anyone => (None, Vec::new()),
+        };
+        let name = settings.name;
+        let endpoint = mac.map(|mac| Named {
+            names: settings.names,
+            mac,
+            addresses: addresses.clone(),
+        });
+        let (id, now) = self.attach(port, name.clone(), policy, endpoint)?;
         self.addresses.insert(id.0, addresses);
         if let Some(file) = capture {
             let started = Recorder::start(file.into(), &name, now).context("cannot write the capture file");
@@ -198,8 +261,17 @@ impl Wiring {
         Ok(id.0)
     }
 
-    /// Adds `port` to the switch, and makes what is behind it known to the gateway. Without `addresses` that finds its
-    /// addresses for itself, and `mac` means nothing.
+    fn set_link(&self, client: PortId, server: PortId, ports: Option<Vec<(Transport, u16)>>) -> Result<()> {
+        let services = ports.map(|ports| ports.into_iter().map(service).collect::<Vec<_>>());
+        self.handle.call(move |network, _| match services {
+            Some(services) => network.set_link(client, server, &services),
+            None => network.remove_link(client, server),
+        })?;
+        Ok(())
+    }
+
+    /// Adds `port` to the switch, and makes what is behind it known to the gateway; nobody in particular if there is no
+    /// `endpoint`. One without addresses finds them for itself, and its MAC address means nothing.
     ///
     /// # Errors
     /// Those of [`Network::add_port`], and the worker's end.
@@ -208,8 +280,7 @@ impl Wiring {
         port: Box<dyn Port>,
         name: String,
         policy: Policy,
-        mac: MacAddr,
-        addresses: Vec<IpAddr>,
+        endpoint: Option<Named>,
     ) -> Result<(PortId, Instant)> {
         let config = PortConfig {
             name: name.clone(),
@@ -217,10 +288,19 @@ impl Wiring {
         };
         let attached = self.handle.call(move |network, now| {
             let id = network.add_port(now, port, config)?;
+            let Named {
+                names,
+                mac,
+                addresses,
+            } = endpoint.unwrap_or(Named {
+                names: vec![name.clone()],
+                mac: MacAddr([0; 6]),
+                addresses: Vec::new(),
+            });
             network.station_mut().attach(Endpoint {
                 port: id,
-                names: vec![name.clone()],
                 name,
+                names,
                 mac,
                 addresses,
             });
@@ -372,6 +452,70 @@ impl Wiring {
         if let Some(worker) = self.worker.take() {
             let _ = worker.join();
         }
+    }
+}
+
+/// What a port may send, and whom it may reach.
+fn policy(settings: &PortSettings) -> Policy {
+    let open = Policy::default();
+    let policy = match &settings.behind {
+        Behind::Container { mac, addresses } => {
+            let given = addresses.iter().flatten();
+            let own = Policy::container(*mac, given.map(|&a| a.into()));
+            Policy {
+                addresses: match addresses {
+                    Some(_) => own.addresses,
+                    None => open.addresses,
+                },
+                ..own
+            }
+        }
+        Behind::Anyone => open,
+    };
+    Policy {
+        peers: if settings.icc { Peers::All } else { Peers::Linked },
+        storm: match settings.storm {
+            Storm::Default => policy.storm,
+            Storm::Off => None,
+            Storm::Frames(n) => Some(StormLimit::per_second(n)),
+        },
+        vlan: match &settings.vlans {
+            Vlans::All => VlanMode::Transparent,
+            Vlans::Untagged => VlanMode::Untagged,
+            Vlans::Access(id) => VlanId::new(*id).map_or(VlanMode::Transparent, VlanMode::Access),
+            Vlans::Trunk(ids) => {
+                let mut allowed = VlanSet::default();
+                for id in ids.iter().copied().filter_map(VlanId::new) {
+                    allowed.insert(id);
+                }
+                VlanMode::Trunk {
+                    native: None,
+                    allowed,
+                }
+            }
+        },
+        ..policy
+    }
+}
+
+fn service((protocol, port): (Transport, u16)) -> Service {
+    Service {
+        transport: match protocol {
+            Transport::Tcp => isolation::Transport::Tcp,
+            Transport::Udp => isolation::Transport::Udp,
+        },
+        port,
+    }
+}
+
+fn source_rule(source: Source) -> SourceRule {
+    SourceRule {
+        action: if source.allow {
+            SourceAction::Allow
+        } else {
+            SourceAction::Deny
+        },
+        net: source.net,
     }
 }
 

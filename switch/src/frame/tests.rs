@@ -36,6 +36,25 @@ fn a_partial_checksum_must_lie_inside_the_frame() {
     }
 }
 
+/// What is filled in by software is filled in after the source address was looked at.
+#[test]
+fn a_partial_checksum_must_lie_behind_the_ip_header() {
+    for (ethertype, tag, least) in [
+        ([0x08, 0x00], false, 34),
+        ([0x08, 0x00], true, 38),
+        ([0x86, 0xdd], false, 54),
+        ([0x86, 0xdd], true, 58),
+    ] {
+        let mut frame = vec![0u8; 100];
+        let at = if tag { 16 } else { 12 };
+        frame[12..14].copy_from_slice(&[0x81, 0x00]);
+        frame[at..at + 2].copy_from_slice(&ethertype);
+        let decode = |start| Offload::decode(&header(1, 0, 0, 0, start, 6), &frame);
+        assert!(decode(least).is_ok(), "{ethertype:?} {tag}");
+        assert_eq!(decode(least - 1), Err(BadHeader), "{ethertype:?} {tag}");
+    }
+}
+
 #[test]
 fn a_header_length_is_taken_from_the_bytes() {
     for kind in Kind::ALL {

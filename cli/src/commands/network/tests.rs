@@ -1,45 +1,23 @@
+use super::inspect::Inspected;
 use super::*;
-use crate::api::SubnetInfo;
-
-fn shop() -> NetworkInfo {
-    let subnet = |subnet: &str, gateway: &str| SubnetInfo {
-        subnet: subnet.parse().unwrap(),
-        gateway: gateway.parse().unwrap(),
-    };
-    NetworkInfo {
-        name: "shop".into(),
-        subnets: vec![subnet("10.0.2.0/24", "10.0.2.1"), subnet("fd00::/64", "fd00::1")],
-        gateway_mac: pontoon_switch::MacAddr([2, 0, 0, 0, 0, 1]),
-        mtu: 1500,
-        search: Vec::new(),
-        since: 1_795_248_000,
-        front_pid: 4711,
-        packet_pid: 4712,
-        containers: vec![ContainerInfo {
-            name: "web".into(),
-            network: "shop".into(),
-            pid: 4713,
-            port: 1,
-            mac: pontoon_switch::MacAddr([2, 0, 0, 0, 0, 2]),
-            addresses: vec!["10.0.2.2".parse().unwrap(), "fd00::2".parse().unwrap()],
-            published: vec![],
-            since: 1_795_248_001,
-        }],
-    }
-}
+use crate::api::samples;
 
 #[test]
 fn the_table() {
     assert_eq!(
-        render(&[shop()]),
-        "NAME  SUBNETS                  MTU  CONTAINERS  SINCE\n\
-         shop  10.0.2.0/24, fd00::/64  1500           1  2026-11-21T08:00:00Z\n"
+        render(&[samples::network(), samples::bare_network()]),
+        "\
+NAME  SUBNETS                  MTU  CONTAINERS  OPTIONS                                     SINCE
+shop  10.0.2.0/24, fd00::/64  1500           1                                              2026-11-21T08:00:00Z
+bare  192.0.2.0/24            1500           0  private, internal, icc=false, gateway=none  2026-11-21T08:00:00Z
+"
     );
+    assert_eq!(render(&[]), "NAME  SUBNETS  MTU  CONTAINERS  OPTIONS  SINCE\n");
 }
 
 #[test]
 fn inspection_is_dockers() {
-    let inspected = Inspected::of(&shop());
+    let inspected = Inspected::of(&samples::network());
     let (container, member) = inspected.containers.first_key_value().unwrap();
     let text = output::json(&[&inspected]).unwrap();
     let expected = format!(
@@ -57,7 +35,12 @@ fn inspection_is_dockers() {
       "Config": [
         {{
           "Subnet": "10.0.2.0/24",
-          "Gateway": "10.0.2.1"
+          "IPRange": "10.0.2.128/25",
+          "Gateway": "10.0.2.1",
+          "AuxiliaryAddresses": {{
+            "reserved1": "10.0.2.130",
+            "reserved2": "10.0.2.131"
+          }}
         }},
         {{
           "Subnet": "fd00::/64",
@@ -74,14 +57,30 @@ fn inspection_is_dockers() {
         "EndpointID": "{}",
         "MacAddress": "02:00:00:00:00:02",
         "IPv4Address": "10.0.2.2/24",
-        "IPv6Address": "fd00::2/64"
+        "IPv6Address": "fd00::2/64",
+        "Aliases": [
+          "www"
+        ],
+        "Interface": "eth0",
+        "Port": 2,
+        "Vlan": 0
       }}
     }},
     "Options": {{
-      "com.docker.network.driver.mtu": "1500"
+      "com.docker.network.bridge.enable_icc": "true",
+      "com.docker.network.bridge.host_binding_ipv4": "127.0.0.1",
+      "com.docker.network.driver.mtu": "1500",
+      "storm": "off"
     }},
     "Labels": {{}},
+    "DNS": [
+      "192.0.2.53"
+    ],
+    "DNSSearch": [
+      "example.org"
+    ],
     "GatewayMacAddress": "02:00:00:00:00:01",
+    "Private": false,
     "FrontPid": 4711,
     "PacketPid": 4712
   }}
@@ -93,12 +92,36 @@ fn inspection_is_dockers() {
 }
 
 #[test]
+fn what_is_not_there_is_not_printed() {
+    let json = serde_json::to_value(Inspected::of(&samples::bare_network())).unwrap();
+    assert_eq!(
+        json["IPAM"]["Config"],
+        serde_json::json!([{ "Subnet": "192.0.2.0/24" }])
+    );
+    assert_eq!(json["GatewayMacAddress"], "");
+    assert_eq!(json["EnableIPv6"], false);
+    assert_eq!(
+        json["Options"],
+        serde_json::json!({
+            "com.docker.network.bridge.enable_icc": "false",
+            "com.docker.network.driver.mtu": "1500",
+        })
+    );
+}
+
+#[test]
 fn ids_last_as_long_as_what_they_name() {
     let id = |n: &NetworkInfo| Inspected::of(n).id;
-    let (now, mut later) = (shop(), shop());
+    let (now, mut later) = (samples::network(), samples::network());
     assert_eq!(id(&now).len(), 64);
-    later.containers.clear();
+    later.endpoints.clear();
+    // The daemon has begun anew.
+    later.front_pid += 1;
     assert_eq!(id(&now), id(&later));
     later.since += 1;
     assert_ne!(id(&now), id(&later));
+    let (now, mut later) = (samples::bare_network(), samples::bare_network());
+    assert_eq!(id(&now), id(&later));
+    later.front_pid += 1;
+    assert_ne!(id(&now), id(&later), "another private network of the same second");
 }

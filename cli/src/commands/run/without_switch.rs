@@ -9,7 +9,7 @@ use pontoon_switch::sys::process::Signals;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::{Container, Foreground, further_hosts, own_files, terminal};
-use crate::args::{ContainerArgs, Join, RunArgs};
+use crate::args::{NetworkArg, RunArgs};
 use crate::init::{Identity, Stack, Terminal, ToInit};
 use crate::resolv::{self, ResolvConf};
 use crate::{client, control};
@@ -17,7 +17,7 @@ use crate::{client, control};
 /// Runs the command of a container called `name`; gives the exit status.
 pub(super) fn run(
     args: &RunArgs,
-    join: &Join,
+    join: &NetworkArg,
     name: &str,
     command: &[OsString],
     signals: &Signals,
@@ -28,10 +28,10 @@ pub(super) fn run(
     control::sweep(&directory);
     let terminal = terminal();
     let (stack, identity) = match join {
-        Join::None => (Stack::Loopback, loopback(args, name, terminal)),
-        Join::Host => host(args, terminal)?,
-        Join::Container(other) => (Stack::Of(process_of(other)?), nothing_of_its_own(terminal)),
-        Join::Network(_) => bail!("{join} is a network"),
+        NetworkArg::None => (Stack::Loopback, loopback(args, name, terminal)),
+        NetworkArg::Host => host(args, terminal)?,
+        NetworkArg::Container(other) => (Stack::Of(process_of(other)?), nothing_of_its_own(terminal)),
+        NetworkArg::Join(_) => bail!("{join} is a network"),
     };
     let mut container = Container::start(&stack, &directory, command)?;
     container.ready()?;
@@ -61,6 +61,7 @@ fn loopback(args: &RunArgs, name: &str, terminal: Terminal) -> Identity {
     Identity {
         files: own_files(&hostname, resolv::for_container(&servers, search), hosts),
         hostname: Some(hostname),
+        environment: Vec::new(),
         terminal,
     }
 }
@@ -87,17 +88,19 @@ fn nothing_of_its_own(terminal: Terminal) -> Identity {
     Identity {
         hostname: None,
         files: Vec::new(),
+        environment: Vec::new(),
         terminal,
     }
 }
 
 /// A pidfd of process 1 of a running container.
 fn process_of(name: &str) -> Result<OwnedFd> {
-    let wanted = ContainerArgs {
-        container: name.to_owned(),
-        network: None,
+    let find = || {
+        let (_, container) = client::container_named(name)?;
+        container.pid.with_context(|| {
+            format!("container {name} is known by the path of its network alone: it has no process to join")
+        })
     };
-    let find = || Ok::<_, anyhow::Error>(client::container(&wanted)?.1.pid);
     let number = find()?;
     let pid = i32::try_from(number).ok().and_then(Pid::from_raw);
     let pidfd = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());

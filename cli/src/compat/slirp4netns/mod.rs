@@ -39,7 +39,7 @@ use pontoon_nat::gateway::Published;
 use pontoon_nat::publish::Transport;
 use pontoon_switch::calls::Call;
 use pontoon_switch::sys::fd::{adopt, close_inherited};
-use pontoon_switch::{MacAddr, Policy, PortId};
+use pontoon_switch::{Policy, PortId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 
@@ -129,6 +129,7 @@ fn run(options: &Options) -> Result<()> {
             name: NAME.to_owned(),
             gateway: gateway(options),
             outbound,
+            gateway_vlan: 0,
             sandbox: sandbox(options),
         },
         raw,
@@ -144,13 +145,7 @@ fn run(options: &Options) -> Result<()> {
         let _ = rustix::io::write(&events, &[0]);
     })?;
     let (port, _) = wiring
-        .attach(
-            port,
-            NAME.to_owned(),
-            Policy::default(),
-            MacAddr::default(),
-            Vec::new(),
-        )
+        .attach(port, NAME.to_owned(), Policy::default(), None)
         .context("cannot use the wire")?;
     if let Some(ready) = ready {
         // If nobody waits for it any more, that is their affair.

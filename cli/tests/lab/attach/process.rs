@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use pontoon_fixtures::lab::{Who, World};
-use pontoon_nat::config::{Config, Filtering, HostLoopback, LinkLocal, Outbound, Subnet4, Subnet6};
+use pontoon_nat::config::{Config, Egress, Filtering, HostLoopback, LinkLocal, Outbound, Subnet4, Subnet6};
 use pontoon_switch::MacAddr;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -165,6 +165,7 @@ impl Switch {
             hosts: Vec::new(),
             host_loopback: HostLoopback::Unreachable,
             link_local: LinkLocal::Refused,
+            egress: Egress::Host,
             filtering: Filtering::AddressDependent,
             max_flows: 10_000,
             max_flows_per_container: 10_000,
@@ -174,6 +175,7 @@ impl Switch {
             "name": "net",
             "gateway": gateway,
             "outbound": Outbound::default(),
+            "gateway_vlan": 0,
             "sandbox": {"capabilities": required, "root": required, "landlock": required, "seccomp": required},
         });
         let switch = Self { process };
@@ -198,7 +200,8 @@ impl Switch {
         addresses: &[IpAddr],
     ) -> u64 {
         let port = json!({"add-port": {
-            "name": name, "kind": kind, "mac": made["mac"], "mtu": made["mtu"], "addresses": addresses, "capture": false,
+            "name": name, "kind": kind, "mtu": made["mtu"], "icc": true, "storm": "default", "vlans": "all",
+            "behind": {"container": {"mac": made["mac"], "addresses": addresses}}, "names": [name], "capture": false,
         }});
         let reply = self.ask(&port, &[fd.as_fd()]);
         reply["port"].as_u64().unwrap_or_else(|| panic!("{reply}"))

@@ -24,7 +24,7 @@ const HTTP: Service = Service {
 };
 
 /// A port's VLANs: those it carries, each with a tag or without.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 enum Mode {
     All,
     Some(Vec<(u16, Tag)>),
@@ -41,6 +41,7 @@ impl Mode {
         let id = |n: u16| VlanId::new(n).expect("a VLAN");
         match self {
             Self::All => VlanMode::Transparent,
+            Self::Some(vlans) if vlans.first().is_some_and(|v| v.0 == 0) => VlanMode::Untagged,
             Self::Some(vlans) if !trunk => VlanMode::Access(id(vlans[0].0)),
             Self::Some(vlans) => {
                 let of = |tag| {
@@ -79,7 +80,7 @@ struct Spec {
 }
 
 fn spec() -> impl Strategy<Value = Spec> {
-    let access = (1u16..4).prop_map(|v| (Mode::Some(vec![(v, Tag::Without)]), false));
+    let access = (0u16..4).prop_map(|v| (Mode::Some(vec![(v, Tag::Without)]), false));
     let trunk = (proptest::option::of(1u16..4), 0u8..8).prop_map(|(native, allowed)| {
         let mut vlans: Vec<_> = native.map(|v| (v, Tag::Without)).into_iter().collect();
         let tagged = (1..4).filter(|&v| allowed >> v & 1 != 0 && native != Some(v));
@@ -284,7 +285,9 @@ impl Model {
             self.station
         } else {
             let mode = &self.specs[frame.from].mode;
-            let peeled = mode.untagged().filter(|&v| v != 0 && (id == 0 || id == v));
+            let peeled = mode
+                .untagged()
+                .filter(|&v| *mode != Mode::All && (id == 0 || id == v));
             match peeled {
                 // What would come out of its tag here must not be another one. (A trunk may hold it in its own native tag.)
                 Some(_) if frame.inner && (id == 0 || !self.specs[frame.from].trunk) => None,
