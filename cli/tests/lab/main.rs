@@ -28,6 +28,7 @@ macro_rules! each_user {
 
 mod attach;
 mod control;
+mod daemon;
 mod dns;
 mod exhausted;
 mod icmp;
@@ -35,7 +36,11 @@ mod inside;
 mod isolation;
 mod lifecycle;
 mod modes;
+mod networks;
+#[path = "../openapi/mod.rs"]
+mod openapi;
 mod publish;
+mod reach;
 mod run;
 mod sandbox;
 mod slirp4netns;
