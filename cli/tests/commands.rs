@@ -320,3 +320,34 @@ fn the_doctor_finds_and_changes_nothing() {
     let shown = text(&pontoon(dir.path(), &["doctor"]).stdout);
     assert_eq!(shown.contains("`pontoon run` works here"), works, "{shown}");
 }
+
+/// Each row of the table names a test of the lab that is there.
+#[test]
+fn the_tests_of_the_parity_table_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let table = fs::read_to_string(root.join("../docs/docker-parity.md")).unwrap();
+    let rows = table
+        .lines()
+        .filter(|l| l.starts_with("| ") && !l.starts_with("| Docker |"));
+    let mut tests = BTreeSet::new();
+    for row in rows {
+        let cell = row.trim_end_matches([' ', '|']).rsplit(" | ").next().unwrap();
+        let named: Vec<&str> = cell.split('`').filter(|part| part.contains("::")).collect();
+        assert!(!named.is_empty(), "no test shows: {row}");
+        tests.extend(named);
+    }
+    assert!(tests.len() > 30, "{tests:?}");
+    for test in tests {
+        let (module, function) = test.rsplit_once("::").unwrap();
+        let file = root
+            .join("tests/lab")
+            .join(module.replace("::", "/"))
+            .with_extension("rs");
+        let source = fs::read_to_string(&file).unwrap_or_else(|e| panic!("{test}: {}: {e}", file.display()));
+        assert!(
+            source.contains(&format!("fn {function}(")),
+            "{} has no test {function}",
+            file.display()
+        );
+    }
+}
