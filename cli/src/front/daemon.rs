@@ -83,6 +83,8 @@ pub(crate) fn main(args: &DaemonArgs) -> Result<ExitCode> {
     let ending = [Signal::TERM.as_raw(), Signal::INT.as_raw(), Signal::HUP.as_raw()];
     let signals = Signals::take(&ending).context("cannot take over signals")?;
     raise_open_files();
+    // It executes nothing but this program, which gains nothing by it.
+    rustix::thread::set_no_new_privs(true)?;
     let config = args
         .config
         .as_deref()

@@ -40,6 +40,13 @@ pub(super) struct Known {
     uid: u32,
 }
 
+impl Known {
+    /// Whether both are one namespace, by whatever it is known.
+    pub(super) fn is_same_namespace(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+}
+
 /// A process in a namespace, or the namespace's path.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -16,7 +16,7 @@ use pontoon_nat::publish::PublishSpec;
 use super::daemon::{self, SubnetPool};
 use super::links::Link;
 use super::network::Network;
-use super::place::Place;
+use super::place::{Known, Place};
 use super::plan::Plan;
 use super::state::StateFile;
 use super::wires::Wire;
@@ -64,6 +64,8 @@ pub(super) struct Front {
     pub(super) helper: Option<Helper>,
     /// Helpers that have answered, or need not, and are about to end.
     pub(super) spent: Vec<Helper>,
+    /// Helpers that take something away which is nobody's any more, and the namespaces that they do it in.
+    pub(super) tidying: Vec<(Known, Helper)>,
     /// The host's resolv.conf.
     pub(super) host: ResolvConf,
     /// How packet processes confine themselves.
@@ -148,6 +150,7 @@ impl Front {
             wires: Vec::new(),
             helper: None,
             spent: Vec::new(),
+            tidying: Vec::new(),
             host,
             sandbox: SandboxOptions::default(),
             subnet_pools: daemon::default_pools(),
@@ -471,7 +474,18 @@ impl Front {
     /// Lets go of helpers that have ended; when to look again, if there are others.
     pub(super) fn tidy(&mut self) -> Option<Duration> {
         self.spent.retain_mut(|helper| !helper.has_ended());
-        (!self.spent.is_empty()).then_some(NEAR)
+        self.tidying.retain_mut(|(_, helper)| !helper.has_ended());
+        (!self.spent.is_empty() || !self.tidying.is_empty()).then_some(NEAR)
+    }
+
+    /// The helpers that still take something away in a namespace, for whoever is to wait for them.
+    pub(super) fn tidying_at(&mut self, place: &Known) -> Vec<Helper> {
+        let (there, elsewhere) = std::mem::take(&mut self.tidying)
+            .into_iter()
+            .partition(|(at, _)| at.is_same_namespace(place));
+        self.tidying = elsewhere;
+        let there: Vec<(Known, Helper)> = there;
+        there.into_iter().map(|(_, helper)| helper).collect()
     }
 
     /// Ends every packet process; the front is of no use after that.

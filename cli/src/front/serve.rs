@@ -73,8 +73,13 @@ impl Shared {
     /// Waits, without the lock, for helpers that take away what is left in containers: whoever had something detached may
     /// attach it again at once.
     pub(super) fn wait_for_helpers(&self) {
-        let spent = std::mem::take(&mut self.front().spent);
-        drop(spent);
+        let mut front = self.front();
+        let (spent, tidying) = (
+            std::mem::take(&mut front.spent),
+            std::mem::take(&mut front.tidying),
+        );
+        drop(front);
+        drop((spent, tidying));
     }
 
     /// Has the watch look at everything anew.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
-use pontoon_fixtures::lab::{Container, Done, Who, World, require, wait_for};
+use pontoon_fixtures::lab::{Container, Daemon, Done, Who, World, require, wait_for};
 
 use crate::{PLAIN, iperf3, start};
 
@@ -75,6 +75,29 @@ each_user! {
         // Root's stays in the host's user namespace, where its sockets' rights come from.
         let same = world.host().sh(&format!("[ /proc/{pid}/ns/user -ef /proc/1/ns/user ] && echo same || echo own"));
         assert_eq!(same.trim(), if who == Who::Root { "same" } else { "own" });
+    }
+}
+
+each_user! {
+    /// Those of the daemon as well, and one that was started in the place of a dead one.
+    fn a_daemons_packet_processes_are_confined(world, who) {
+        let daemon = Daemon::start_with(world, who, &["--require-sandbox"]);
+        daemon.create("net", &[]);
+        let one = |which: &str| daemon.json(["network", "ls", "--json"])[0][which].as_u64().expect("a pid");
+        let confined = |pid: u64| {
+            let is = status(world, pid);
+            assert_eq!((is["NoNewPrivs"].as_str(), is["Seccomp"].as_str()), ("1", "2"));
+            assert_eq!((is["CapPrm"].as_str(), is["CapBnd"].as_str()), (NONE, NONE));
+            assert_eq!(root_of(world, pid), ["etc", "run"]);
+        };
+        let first = one("packet_pid");
+        confined(first);
+        assert_eq!(status(world, one("front_pid"))["NoNewPrivs"], "1");
+        world.host().run(["kill", "-KILL", &first.to_string()]);
+        let second = wait_for("another packet process", Duration::from_secs(5), || {
+            Some(one("packet_pid")).filter(|&pid| pid != first)
+        });
+        confined(second);
     }
 }
 

@@ -91,6 +91,7 @@ impl Front {
             },
             default: info.default_route,
             source_table: endpoint.source_table,
+            task: None,
             helper: None,
             made: None,
         };
@@ -119,17 +120,8 @@ impl Front {
                 Err(e) => return Err(e),
             }
         };
-        let mut attaching = Attaching {
-            name: name.to_owned(),
-            place: self.containers.get(name).context("it is gone")?.place.clone(),
-            jobs: Vec::new(),
-            bound: Vec::new(),
-            capture: None,
-            hosts: Vec::new(),
-            exposed: Vec::new(),
-            links: Vec::new(),
-            joined: Some(job.spec.network.clone()),
-        };
+        let place = self.containers.get(name).context("it is gone")?.place.clone();
+        let mut attaching = Attaching::new(name.to_owned(), place, Some(job.spec.network.clone()));
         attaching.jobs.push(Job {
             made: Some(fd),
             spec: job.spec.clone(),
@@ -137,6 +129,7 @@ impl Front {
             taken: job.taken.clone(),
             default: job.default,
             source_table: job.source_table,
+            task: None,
             helper: None,
         });
         let mut endpoints = Vec::new();

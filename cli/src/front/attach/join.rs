@@ -44,29 +44,13 @@ impl Front {
             network: network.to_owned(),
             ..request.endpoint
         };
-        let mut attaching = Attaching {
-            name: container.name.clone(),
-            place: container.place.clone(),
-            jobs: Vec::new(),
-            bound: Vec::new(),
-            capture: None,
-            hosts: Vec::new(),
-            exposed: Vec::new(),
-            links: Vec::new(),
-            joined: Some(network.to_owned()),
-        };
+        let (name, place) = (container.name.clone(), container.place.clone());
+        let mut attaching = Attaching::new(name, place, Some(network.to_owned()));
         let begun = (|| {
             // The default route follows once everything is there.
             let job = self.take(spec, index, false)?;
             attaching.jobs.push(job);
-            self.tidy();
-            let helper = Helper::spawn()?;
-            helper.begin(
-                Some(attaching.place.door()?.as_fd()),
-                &self.task(&attaching.jobs[0])?,
-            )?;
-            attaching.jobs[0].helper = Some(helper);
-            Ok(())
+            self.begin_helpers(&mut attaching)
         })();
         match begun {
             Ok(()) => Ok(attaching),

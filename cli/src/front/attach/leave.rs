@@ -112,7 +112,8 @@ impl Front {
         }
     }
 
-    /// Has what is left of an interface in a container that lives on taken away. Nobody waits for it.
+    /// Has what is left of an interface in a container that lives on taken away. Under the lock nobody
+    /// waits for it.
     pub(super) fn tidy_interface(&mut self, place: &Place, endpoint: &Endpoint) {
         let task = Task::Detach {
             interface: endpoint.info.interface.clone(),
@@ -123,8 +124,7 @@ impl Front {
             Ok(helper)
         });
         match begun {
-            // Not even for its end: a container may hold it up.
-            Ok(helper) => drop(std::thread::Builder::new().spawn(move || drop(helper))),
+            Ok(helper) => self.tidying.push((place.known.clone(), helper)),
             Err(e) => tracing::debug!("cannot tidy {}: {e:#}", endpoint.info.interface),
         }
     }

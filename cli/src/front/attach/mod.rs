@@ -47,6 +47,8 @@ pub(super) struct Attaching {
     hosts: Vec<(String, IpAddr)>,
     exposed: Vec<Exposed>,
     links: Vec<LinkSpec>,
+    /// Helpers that still take something away in the same namespace.
+    before: Vec<Helper>,
     /// The network that a container joins which is there already.
     joined: Option<String>,
 }
@@ -59,13 +61,50 @@ struct Job {
     taken: Taken,
     default: bool,
     source_table: Option<u32>,
+    task: Option<Task>,
     helper: Option<Helper>,
     made: Option<OwnedFd>,
 }
 
 impl Attaching {
+    /// A container of which nothing is on its way yet, or one that is to be on the network `joined` as well.
+    fn new(name: String, place: Place, joined: Option<String>) -> Self {
+        Self {
+            name,
+            place,
+            jobs: Vec::new(),
+            bound: Vec::new(),
+            capture: None,
+            hosts: Vec::new(),
+            exposed: Vec::new(),
+            links: Vec::new(),
+            before: Vec::new(),
+            joined,
+        }
+    }
+
+    /// Has a helper begin for each interface; `first` is one that waits already.
+    fn begin(&mut self, mut first: Option<Helper>) -> Result<()> {
+        for job in &mut self.jobs {
+            let helper = match first.take() {
+                Some(helper) => helper,
+                None => Helper::spawn()?,
+            };
+            let task = job.task.take().context("nothing is to be done")?;
+            helper
+                .begin(Some(self.place.door()?.as_fd()), &task)
+                .with_context(|| format!("cannot attach {}", self.name))?;
+            job.helper = Some(helper);
+        }
+        Ok(())
+    }
+
     /// Waits until the interfaces are made. Not to be called under the lock.
     pub(super) fn made(&mut self) -> Result<(), Refused> {
+        if !self.before.is_empty() {
+            self.before.clear();
+            self.begin(None)?;
+        }
         let name = &self.name;
         for job in &mut self.jobs {
             let Some(mut helper) = job.helper.take() else {
@@ -138,15 +177,10 @@ impl Front {
             self.container(&link.server)?;
         }
         let mut attaching = Attaching {
-            name: name.clone(),
-            place,
-            jobs: Vec::new(),
-            bound: Vec::new(),
-            capture: None,
             hosts: request.add_hosts.clone(),
             exposed: request.expose.clone(),
             links: request.links.clone(),
-            joined: None,
+            ..Attaching::new(name.clone(), place, None)
         };
         match self.begin(&mut attaching, specs, &request) {
             Ok(()) => {
@@ -182,18 +216,19 @@ impl Front {
             let job = self.take(spec, i, default == Some(i))?;
             attaching.jobs.push(job);
         }
-        // Last, as they change the container; and not while something before is still being taken away there.
-        self.tidy();
-        for i in 0..attaching.jobs.len() {
-            let helper = match self.helper.take() {
-                Some(helper) => helper,
-                None => Helper::spawn()?,
-            };
-            let task = self.task(&attaching.jobs[i])?;
-            helper
-                .begin(Some(attaching.place.door()?.as_fd()), &task)
-                .with_context(|| format!("cannot attach {}", attaching.name))?;
-            attaching.jobs[i].helper = Some(helper);
+        // Last, as they change the container.
+        self.begin_helpers(attaching)
+    }
+
+    /// Has the helpers begin; not before what is being taken away in the same namespace is gone, for which whoever waits for
+    /// them waits first.
+    fn begin_helpers(&mut self, attaching: &mut Attaching) -> Result<(), Refused> {
+        for job in &mut attaching.jobs {
+            job.task = Some(self.task(job)?);
+        }
+        attaching.before = self.tidying_at(&attaching.place.known);
+        if attaching.before.is_empty() {
+            attaching.begin(self.helper.take())?;
         }
         Ok(())
     }
@@ -222,6 +257,7 @@ impl Front {
             // A private network's container has one interface, whose rules its main table has.
             source_table: (daemon && network.leads_out()).then_some(FIRST_TABLE + numbered),
             spec,
+            task: None,
             helper: None,
             made: None,
         })
