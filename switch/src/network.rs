@@ -173,9 +173,10 @@ impl<S: Station> Network<S> {
         self.fabric.add(port, config)
     }
 
-    /// Takes a port away and closes it.
-    pub fn remove_port(&mut self, id: PortId) -> Option<PortConfig> {
-        self.fabric.remove(id).map(|slot| slot.config)
+    /// Takes a port away. It is closed when it is dropped, which is better done elsewhere: the kernel takes its time to remove
+    /// an interface, some 30 ms for a TAP.
+    pub fn remove_port(&mut self, id: PortId) -> Option<(PortConfig, Box<dyn Port>)> {
+        self.fabric.remove(id).map(|slot| (slot.config, slot.port))
     }
 
     /// Exchanges what a port may send and whom it may reach; false if there is no such port.

@@ -312,11 +312,12 @@ impl Wiring {
     fn remove_port(&mut self, port: u32) -> Result<()> {
         let id = PortId(port);
         self.addresses.remove(&port);
-        self.handle.call(move |network, now| {
+        // Closed in this thread, so that nobody's frames wait for it.
+        let _port = self.handle.call(move |network, now| {
             // While the port is there, so that what ends can still be told to the container.
             network.with_station(now, |gateway, out| gateway.detach(now, id, out));
             network.set_tap(id, None);
-            network.remove_port(id);
+            network.remove_port(id)
         })?;
         if let Some(recorder) = self.captures.remove(&port) {
             recorder.finish();

@@ -305,7 +305,7 @@ fn a_port_that_ends_is_removed_and_reported() {
     );
     assert!(net.network.take_closed().is_empty() && net.network.port(net.ids[1]).is_none());
     assert_eq!(
-        net.network.remove_port(net.ids[0]).map(|c| c.name),
+        net.network.remove_port(net.ids[0]).map(|(c, _)| c.name),
         Some("c0".into())
     );
     assert_eq!(net.network.ports().count(), 0);

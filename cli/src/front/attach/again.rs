@@ -11,8 +11,8 @@ use crate::attach::Helper;
 use crate::front::network::Taken;
 use crate::front::registry::Front;
 
-/// How long an interface may be there still after its packet process was killed.
-const LINGERING: Duration = Duration::from_secs(2);
+/// How long interfaces may be there still after their packet process was killed: the kernel takes one away after the other.
+const LINGERING: Duration = Duration::from_secs(10);
 
 impl Front {
     /// Makes the interfaces of containers anew: those on `network`, or all. What cannot be made is given up.
@@ -26,6 +26,7 @@ impl Front {
             }
         }
         let names: std::collections::BTreeSet<String> = work.iter().map(|(name, _)| name.clone()).collect();
+        let until = Instant::now() + LINGERING;
         // As many at a time as keep a machine busy without making it slow.
         for some in work.chunks(8) {
             let mut begun: Vec<(String, usize, Result<Job>)> = some
@@ -34,7 +35,7 @@ impl Front {
                 .collect();
             for (name, i, job) in &mut begun {
                 let made = match job {
-                    Ok(job) => self.finish_again(name, *i, job),
+                    Ok(job) => self.finish_again(name, *i, job, until),
                     Err(e) => Err(anyhow!("{e:#}")),
                 };
                 if let Err(e) = made {
@@ -101,8 +102,7 @@ impl Front {
         Ok(job)
     }
 
-    pub(super) fn finish_again(&mut self, name: &str, i: usize, job: &mut Job) -> Result<()> {
-        let until = Instant::now() + LINGERING;
+    pub(super) fn finish_again(&mut self, name: &str, i: usize, job: &mut Job, until: Instant) -> Result<()> {
         let fd = loop {
             let mut helper = job.helper.take().context("no helper")?;
             match helper.port() {
