@@ -125,16 +125,17 @@ fn signal(pid: u32, signal: Signal) {
 fn stopped_midway(world: &World, daemon: u32, begin: impl Fn() -> Proc, undo: impl Fn()) -> (Proc, u32) {
     for _ in 0..20 {
         let catch = std::thread::spawn(move || stop_next_helper(daemon));
-        let begun = begin();
+        let mut begun = begin();
         let caught = catch.join().expect("a look");
-        std::thread::sleep(Duration::from_millis(100));
+        let done = begun.wait(Duration::from_millis(300)).is_some();
         match caught {
-            Some(helper) if has_hung(world) => return (begun, helper),
-            Some(_) | None => {
-                begun.end(Duration::from_secs(15)).ok();
-                undo();
-            }
+            Some(helper) if !done && has_hung(world) => return (begun, helper),
+            // Too late, if at all: it had answered.
+            Some(helper) => signal(helper, Signal::CONT),
+            None => {}
         }
+        begun.end(Duration::from_secs(15)).ok();
+        undo();
     }
     panic!("no helper was seen")
 }
