@@ -34,6 +34,10 @@ pub struct Sink {
 }
 
 impl Out for Sink {
+    fn send_by(&mut self, _uplink: PortId, frame: &mut Frame<'_>) {
+        self.send(frame);
+    }
+
     fn send(&mut self, frame: &mut Frame<'_>) {
         self.frames += 1;
         self.bytes += frame.len() as u64;

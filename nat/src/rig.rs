@@ -29,6 +29,10 @@ pub(crate) struct Recorder {
 }
 
 impl Out for Recorder {
+    fn send_by(&mut self, _uplink: PortId, frame: &mut Frame<'_>) {
+        self.send(frame);
+    }
+
     fn send(&mut self, frame: &mut Frame<'_>) {
         assert_eq!(frame.offload, Offload::NONE, "whole checksums");
         self.frames.push(frame.bytes().to_vec());

@@ -755,6 +755,7 @@ fn unpublishing_and_detaching_leave_nothing() {
     struct Nowhere;
     impl pontoon_switch::Out for Nowhere {
         fn send(&mut self, _: &mut pontoon_switch::Frame<'_>) {}
+        fn send_by(&mut self, _: pontoon_switch::PortId, _: &mut pontoon_switch::Frame<'_>) {}
         fn drop(&mut self, _: Option<pontoon_switch::PortId>, _: DropReason) {}
     }
     w.gateway.detach(w.now, A, &mut Nowhere);

@@ -75,6 +75,10 @@ reasons! {
     NoNeighbour = "no-neighbour",
     /// A reply or an error for a flow that is not there.
     NoFlow = "no-flow",
+    /// A TCP segment that cannot be one of its connection: outside of the windows, or of another state.
+    OutOfWindow = "out-of-window",
+    /// No port of the gateway's is left to stand for a container's.
+    PortsExhausted = "ports-exhausted",
     /// The table of flows is full.
     TableFull = "table-full",
     /// The container's share of the table of flows is used up.
@@ -99,7 +103,12 @@ reasons! {
 
 impl DropReason {
     /// Those of frames that were right and that a bound or want of the host's turned away: worth a line in the log.
-    pub const REFUSALS: [Self; 3] = [Self::TableFull, Self::QuotaFull, Self::HostExhausted];
+    pub const REFUSALS: [Self; 4] = [
+        Self::TableFull,
+        Self::QuotaFull,
+        Self::PortsExhausted,
+        Self::HostExhausted,
+    ];
 }
 
 /// Says when a refusal is to be logged: for each reason the first at once, then one line a minute with how many there were.

@@ -145,6 +145,11 @@ impl<'b> Frame<'b> {
         VlanTag::of(self.bytes())
     }
 
+    /// Cuts off what is behind the first `len` bytes; nothing if there are no more.
+    pub fn truncate(&mut self, len: usize) {
+        self.end = self.end.min(self.start + len);
+    }
+
     /// Bytes before the frame that [`Frame::push_vlan`] may use.
     pub fn headroom(&self) -> usize {
         self.start

@@ -173,10 +173,25 @@ impl<S: Station> Network<S> {
         self.fabric.add(port, config)
     }
 
-    /// Takes a port away. It is closed when it is dropped, which is better done elsewhere: the kernel takes its time to remove
+    /// Gives the station a port of its own: what comes by it goes to the station ([`Station::uplink_frame`]) and what the station
+    /// sends by it ([`Out::send_by`]) leaves by it, both past the switch. It is read, counted, captured and removed as others are.
+    ///
+    /// # Errors
+    /// `QuotaExceeded` if there are too many ports, and whatever the poll says of the descriptor.
+    pub fn add_uplink(&mut self, port: Box<dyn Port>, name: String) -> io::Result<PortId> {
+        self.fabric.add_uplink(port, name)
+    }
+
+    /// Takes a port or an uplink away. It is closed when it is dropped, which is better done elsewhere: the kernel takes its time to remove
     /// an interface, some 30 ms for a TAP.
     pub fn remove_port(&mut self, id: PortId) -> Option<(PortConfig, Box<dyn Port>)> {
         self.fabric.remove(id).map(|slot| (slot.config, slot.port))
+    }
+
+    /// What a port may send, and whom it may reach.
+    pub fn policy(&self, id: PortId) -> Option<&Policy> {
+        let slot = self.fabric.slots().find(|slot| slot.id == id)?;
+        Some(&slot.config.policy)
     }
 
     /// Exchanges what a port may send and whom it may reach; false if there is no such port.
@@ -264,10 +279,21 @@ impl<S: Station> Network<S> {
                 Received::Frame(mut frame) => {
                     bytes += frame.len();
                     slot.rx.count(frame.len());
+                    slot.up();
                     if let Some(capture) = &mut slot.capture {
                         capture.frame(now, Direction::In, &frame);
                     }
-                    if let ForStation::Yes = self.fabric.forward(now, Ingress::Port(id), &mut frame) {
+                    if slot.uplink {
+                        self.fabric.relayed += frame.len() as u64;
+                        let mut door = Door {
+                            fabric: &mut self.fabric,
+                            now,
+                        };
+                        self.station.uplink_frame(now, id, &mut frame, &mut door);
+                        if self.station.costly() >= costly {
+                            return true;
+                        }
+                    } else if let ForStation::Yes = self.fabric.forward(now, Ingress::Port(id), &mut frame) {
                         let mut door = Door {
                             fabric: &mut self.fabric,
                             now,
@@ -285,6 +311,9 @@ impl<S: Station> Network<S> {
                 }
                 Received::Dropped(reason) => {
                     slot.drops.count(reason);
+                    if reason == DropReason::ReadError {
+                        slot.failed();
+                    }
                     errors += u32::from(reason == DropReason::ReadError);
                     if errors == READ_ERRORS {
                         return false;
@@ -334,6 +363,9 @@ impl<S: Station> Network<S> {
 
     /// Lets the station end a batch, or do what is due.
     pub fn flush(&mut self, now: Instant) {
+        for uplink in self.fabric.take_up() {
+            self.station.uplink_up(now, uplink);
+        }
         self.station.flush(
             now,
             &mut Door {

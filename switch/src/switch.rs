@@ -98,6 +98,8 @@ pub struct Switch {
     /// The station's address, wherever it is.
     station_mac: Option<MacAddr>,
     members: Vec<Option<Member>>,
+    /// Slots whose number is a port's that is not on the switch.
+    reserved: Vec<bool>,
     /// How often each slot was used.
     generations: Vec<u32>,
     links: Links,
@@ -124,6 +126,7 @@ impl Switch {
             place: StationPlace::Untagged,
             station_mac: station,
             members: Vec::new(),
+            reserved: Vec::new(),
             generations: Vec::new(),
             links: Links::default(),
             parted: false,

@@ -33,6 +33,10 @@ pub struct Recorder {
 }
 
 impl Out for Recorder {
+    fn send_by(&mut self, _uplink: PortId, frame: &mut Frame<'_>) {
+        self.send(frame);
+    }
+
     fn send(&mut self, frame: &mut Frame<'_>) {
         self.frames.push((frame.bytes().to_vec(), frame.offload));
     }

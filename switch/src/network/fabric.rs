@@ -8,6 +8,7 @@ use mio::unix::SourceFd;
 use super::{Capture, Direction, PORT_TOKEN, PortConfig, PortStatus, Traffic};
 use crate::drops::{DropCounters, DropReason, RefusalLog};
 use crate::frame::{Frame, HEADROOM, MAX_FRAME, VLAN_LEN};
+use crate::policy::Policy;
 use crate::port::{Port, PortId};
 use crate::station::Out;
 use crate::switch::{AddPortError, Decision, Flood, Ingress, Reach, Switch};
@@ -33,6 +34,12 @@ pub(super) struct Slot {
     pub(super) id: PortId,
     pub(super) config: PortConfig,
     pub(super) port: Box<dyn Port>,
+    /// The port is the station's own, and not on the switch.
+    pub(super) uplink: bool,
+    /// The device said that it is down, and has not been seen up since.
+    down: bool,
+    /// It has come up again, which the station has not been told yet.
+    came_up: bool,
     pub(super) capture: Option<Box<dyn Capture>>,
     pub(super) rx: Traffic,
     tx: Traffic,
@@ -69,8 +76,31 @@ impl Fabric {
             .filter(|slot| slot.id == id)
     }
 
+    /// The uplinks that have come up again since the last call.
+    pub(super) fn take_up(&mut self) -> impl Iterator<Item = PortId> + '_ {
+        let slots = self.slots.iter_mut().flatten();
+        slots.filter_map(|slot| std::mem::take(&mut slot.came_up).then_some(slot.id))
+    }
+
     pub(super) fn add(&mut self, port: Box<dyn Port>, config: PortConfig) -> io::Result<PortId> {
         let id = self.switch.add_port(&config.policy).map_err(into_io)?;
+        self.enter(id, port, config, false)
+    }
+
+    /// Adds a port of the station's own, which has a number like others and is not on the switch.
+    pub(super) fn add_uplink(&mut self, port: Box<dyn Port>, name: String) -> io::Result<PortId> {
+        let id = self.switch.reserve_port().map_err(into_io)?;
+        let policy = Policy::default();
+        self.enter(id, port, PortConfig { name, policy }, true)
+    }
+
+    fn enter(
+        &mut self,
+        id: PortId,
+        port: Box<dyn Port>,
+        config: PortConfig,
+        uplink: bool,
+    ) -> io::Result<PortId> {
         if let (Some(registry), Some(fd)) = (&self.registry, port.fd()) {
             let token = mio::Token(PORT_TOKEN | id.0 as usize);
             if let Err(e) = registry.register(&mut SourceFd(&fd.as_raw_fd()), token, mio::Interest::READABLE)
@@ -86,6 +116,9 @@ impl Fabric {
             id,
             config,
             port,
+            uplink,
+            down: false,
+            came_up: false,
             capture: None,
             rx: Traffic::default(),
             tx: Traffic::default(),
@@ -197,9 +230,25 @@ impl Slot {
             capture.frame(now, Direction::Out, frame);
         }
         match self.port.send(frame) {
-            Ok(()) => self.tx.count(frame.len()),
-            Err(reason) => self.drops.count(reason),
+            Ok(()) => {
+                self.tx.count(frame.len());
+                self.up();
+            }
+            Err(reason) => {
+                self.drops.count(reason);
+                self.down |= self.uplink && reason == DropReason::NoPort;
+            }
         }
+    }
+
+    /// A frame has crossed the port.
+    pub(super) fn up(&mut self) {
+        self.came_up |= std::mem::take(&mut self.down);
+    }
+
+    /// Reading the port failed.
+    pub(super) fn failed(&mut self) {
+        self.down = self.uplink;
     }
 
     fn send_as(&mut self, now: Instant, form: Form, frame: &mut Frame<'_>) {
@@ -255,6 +304,15 @@ impl Door<'_> {
 }
 
 impl Out for Door<'_> {
+    fn send_by(&mut self, uplink: PortId, frame: &mut Frame<'_>) {
+        let now = self.now;
+        self.fabric.relayed += frame.len() as u64;
+        match self.fabric.slot_mut(uplink).filter(|slot| slot.uplink) {
+            Some(slot) => slot.send(now, frame),
+            None => self.fabric.station_drops.count(DropReason::NoPort),
+        }
+    }
+
     fn send(&mut self, frame: &mut Frame<'_>) {
         if self.fabric.switch.reshapes() && frame.headroom() < VLAN_LEN {
             self.forward_copy(frame);

@@ -1,6 +1,7 @@
 //! Ports: where frames enter and leave.
 
 pub mod pair;
+pub mod patch;
 pub mod plain;
 mod software;
 pub mod tap;
@@ -42,7 +43,7 @@ pub const CALLS: &[Call] = &[
     Call::any(libc::SYS_getsockname, "a packet socket's interface"),
     Call::any(
         libc::SYS_getsockopt,
-        "whether a packet socket has a virtio-net header",
+        "whether a packet socket has a virtio-net header; what kind of socket a patch cable is",
     ),
     Call::only(
         libc::SYS_setsockopt,

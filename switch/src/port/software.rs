@@ -74,7 +74,9 @@ pub(crate) fn refused(error: rustix::io::Errno) -> DropReason {
     match error {
         Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM => DropReason::QueueFull,
         Errno::MSGSIZE => DropReason::TooBig,
-        Errno::BADFD | Errno::NODEV | Errno::NXIO | Errno::NETDOWN => DropReason::NoPort,
+        Errno::BADFD | Errno::NODEV | Errno::NXIO | Errno::NETDOWN | Errno::PIPE | Errno::CONNRESET => {
+            DropReason::NoPort
+        }
         // EINVAL, EIO: the device does not believe the header. Anything else is no better.
         _ => DropReason::Refused,
     }

@@ -71,11 +71,22 @@ impl Switch {
         if let Some(mac) = policy.bound_mac() {
             self.check_free(mac, None)?;
         }
+        let id = self.reserve_port()?;
+        let member = Member::new(id, policy);
+        bind(&mut self.fdb, &member);
+        self.parted |= member.is_parted();
+        self.reserved[id.slot()] = false;
+        self.members[id.slot()] = Some(member);
+        Ok(id)
+    }
+
+    /// A number for a port that is not on the switch, until [`Switch::remove_port`].
+    pub fn reserve_port(&mut self) -> Result<PortId, AddPortError> {
         // Slot 0 is the station's. The last generation of a slot retires it, so that no number comes twice.
         let last = u32::MAX >> PortId::MAX_PORTS.count_ones();
-        let free =
-            (1..self.members.len()).find(|&s| self.members[s].is_none() && self.generations[s] <= last);
-        let slot = match free {
+        let unused =
+            |&s: &usize| self.members[s].is_none() && !self.reserved[s] && self.generations[s] <= last;
+        let slot = match (1..self.members.len()).find(unused) {
             Some(slot) => slot,
             None => {
                 let slot = self.members.len().max(1);
@@ -83,16 +94,14 @@ impl Switch {
                     return Err(AddPortError::Full);
                 }
                 self.members.resize_with(slot + 1, || None);
+                self.reserved.resize(slot + 1, false);
                 self.generations.resize(slot + 1, 0);
                 slot
             }
         };
         let id = PortId::of_slot(slot, self.generations[slot]);
         self.generations[slot] += 1;
-        let member = Member::new(id, policy);
-        bind(&mut self.fdb, &member);
-        self.parted |= member.is_parted();
-        self.members[slot] = Some(member);
+        self.reserved[slot] = true;
         Ok(id)
     }
 
@@ -159,7 +168,7 @@ impl Switch {
     /// Takes a port and all that was learned on it away; false if there is no such port.
     pub fn remove_port(&mut self, id: PortId) -> bool {
         if !self.has_port(id) {
-            return false;
+            return self.reserved.get_mut(id.slot()).is_some_and(std::mem::take);
         }
         self.members[id.slot()] = None;
         self.fdb.remove_port(id);
