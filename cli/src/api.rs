@@ -10,6 +10,9 @@
 //! | `DELETE /v1/networks/NAME` | | |
 //! | `POST /v1/networks/NAME/endpoints` | [`ConnectRequest`] | [`ContainerInfo`] |
 //! | `DELETE /v1/networks/NAME/endpoints/CONTAINER` | | |
+//! | `GET /v1/networks/NAME/routes` | | `[RouteInfo]` |
+//! | `POST /v1/networks/NAME/routes` | [`RouteRequest`] | [`RouteInfo`] |
+//! | `DELETE /v1/networks/NAME/routes/CIDR` | | |
 //! | `GET /v1/containers` | | `[ContainerInfo]` |
 //! | `POST /v1/containers` | [`AttachRequest`] | [`ContainerInfo`] |
 //! | `GET /v1/containers/NAME` | | [`ContainerInfo`] |
@@ -50,10 +53,12 @@ use crate::openapi::schema;
 mod reach;
 #[cfg(test)]
 pub(crate) mod samples;
+mod uplink;
 
 pub(crate) use reach::{
     Action, LinkInfo, LinkRequest, LinkSpec, RuleInfo, RuleRequest, WireEnd, WireInfo, WireRequest,
 };
+pub(crate) use uplink::{EgressKind, RouteInfo, RouteRequest, UplinkInfo, UplinkSpec};
 
 /// Who answers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -123,6 +128,9 @@ pub(crate) struct NetworkSpec {
     /// Where ports are published whose specification names no address.
     #[serde(default)]
     pub(crate) publish_address: Option<IpAddr>,
+    /// A link of the gateway's own to the world, in the place of the host's sockets.
+    #[serde(default)]
+    pub(crate) uplink: Option<UplinkSpec>,
     /// Everything that is rarely wanted, by name: see `pontoon network create --help`.
     #[serde(default)]
     pub(crate) options: BTreeMap<String, String>,
@@ -159,6 +167,10 @@ pub(crate) struct NetworkInfo {
     pub(crate) search: Vec<String>,
     /// Where ports are published whose specification names no address; all addresses if none.
     pub(crate) publish_address: Option<IpAddr>,
+    /// By what packets leave it.
+    pub(crate) egress: EgressKind,
+    /// The gateway's own link to the world, if it has one.
+    pub(crate) uplink: Option<UplinkInfo>,
     /// The options it was made with.
     pub(crate) options: BTreeMap<String, String>,
     /// Whether it is the daemon's, and outlives its containers.

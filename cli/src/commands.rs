@@ -17,6 +17,7 @@ pub(crate) mod network;
 pub(crate) mod port;
 pub(crate) mod ps;
 pub(crate) mod publish;
+pub(crate) mod route;
 pub(crate) mod rule;
 pub(crate) mod run;
 pub(crate) mod stats;

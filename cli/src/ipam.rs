@@ -57,6 +57,8 @@ pub(crate) struct Pool {
     part: Option<IpNet>,
     /// Numbers that are only given to who asks for them.
     reserved: BTreeSet<u128>,
+    /// More of these: addresses that routes lead to.
+    routers: BTreeSet<u128>,
     /// First and last number of more of these.
     kept: Option<(u128, u128)>,
     next: u128,
@@ -115,6 +117,7 @@ impl Pool {
             used: BTreeSet::new(),
             part: None,
             reserved: BTreeSet::new(),
+            routers: BTreeSet::new(),
             kept: None,
             next: 0,
         };
@@ -158,6 +161,13 @@ impl Pool {
         }
     }
 
+    /// Gives those of `addresses` that are in the subnet from now on only to who asks for them, in the place of those of the call
+    /// before: routes lead to them, and who has one may send from what is behind it.
+    pub(crate) fn keep_routers(&mut self, addresses: &[IpAddr]) {
+        let own = addresses.iter().filter(|a| self.net.contains(*a));
+        self.routers = own.map(|&a| self.number(a)).collect();
+    }
+
     /// Takes the address `wanted`, or the next free one.
     pub(crate) fn take(&mut self, wanted: Option<IpAddr>) -> Result<IpAddr, Refused> {
         if let Some(address) = wanted {
@@ -175,12 +185,14 @@ impl Pool {
         let kept = |n: u128| self.kept.is_some_and(|(first, last)| (first..=last).contains(&n));
         // As many tries as there can be numbers that are taken, kept or reserved, the gateway's, and one.
         let kept_count = self.kept.map_or(0, |(first, last)| last - first + 1);
-        let tries = (self.used.len() + self.reserved.len()) as u128 + kept_count + 2;
+        let single = self.used.len() + self.reserved.len() + self.routers.len();
+        let tries = single as u128 + kept_count + 2;
         let mut n = self.next.clamp(first, last);
         for _ in 0..tries.min((last - first).saturating_add(1)) {
             let address = self.address(n);
             let after = if n >= last { first } else { n + 1 };
-            let free = Some(address) != self.gateway && !kept(n) && !self.reserved.contains(&n);
+            let for_askers = kept(n) || self.reserved.contains(&n) || self.routers.contains(&n);
+            let free = Some(address) != self.gateway && !for_askers;
             if free && self.used.insert(n) {
                 self.next = after;
                 return Ok(address);
@@ -340,6 +352,17 @@ mod tests {
         let free: Vec<_> = std::iter::from_fn(|| pool.take(None).ok()).collect();
         assert_eq!(free, [ip("192.0.2.9"), ip("192.0.2.11")]);
         assert_eq!(pool.take(Some(ip("192.0.2.13"))), Ok(ip("192.0.2.13")));
+    }
+
+    #[test]
+    fn what_a_route_leads_to_is_given_to_who_asks() {
+        let mut pool = pool("192.0.2.8/29");
+        pool.keep_routers(&[ip("192.0.2.9"), ip("192.0.2.12"), ip("10.0.0.1"), ip("fd00::9")]);
+        let free: Vec<_> = std::iter::from_fn(|| pool.take(None).ok()).collect();
+        assert_eq!(free, ["192.0.2.11", "192.0.2.13", "192.0.2.14"].map(ip));
+        assert_eq!(pool.take(Some(ip("192.0.2.12"))), Ok(ip("192.0.2.12")));
+        pool.keep_routers(&[]);
+        assert_eq!(pool.take(None), Ok(ip("192.0.2.9")));
     }
 
     #[test]

@@ -119,6 +119,7 @@ fn ask(command: &Command) -> Result<ExitCode> {
         Command::Wire(args) => commands::wire::wire(args),
         Command::Unwire(args) => commands::wire::unwire(args),
         Command::Wires(args) => commands::wire::wires(args),
+        Command::Route(args) => commands::route::route(args),
         Command::Conntrack(command) => commands::conntrack::conntrack(command),
         Command::Fdb(command) => commands::fdb::fdb(command),
         Command::Stats(args) => commands::stats::stats(args),

@@ -46,6 +46,8 @@ pub(crate) struct Link {
     pub(crate) mtu: u32,
     /// Whether it has been brought up.
     pub(crate) up: bool,
+    /// Whether it is part of another: of a bridge, a bond, a VRF.
+    pub(crate) enslaved: bool,
     /// What it is.
     pub(crate) kind: LinkKind,
 }
@@ -334,6 +336,7 @@ fn described(message: &LinkMessage) -> Link {
         mac: MacAddr::default(),
         mtu: 0,
         up: message.header.flags.contains(LinkFlags::Up),
+        enslaved: false,
         kind: LinkKind::Other,
     };
     for attribute in &message.attributes {
@@ -342,6 +345,7 @@ fn described(message: &LinkMessage) -> Link {
                 link.mac = <[u8; 6]>::try_from(bytes.as_slice()).map_or(link.mac, MacAddr);
             }
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Controller(index) => link.enslaved = *index != 0,
             LinkAttribute::LinkInfo(infos) => link.kind = kind(infos),
             _ => {}
         }

@@ -1,34 +1,20 @@
 //! The calls of the control API: which method on which path each is, read by the front and written by the commands.
 
+use ipnet::IpNet;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::api::{
-    AttachRequest, ConnectRequest, LinkRequest, NetworkSpec, PublishRequest, RuleRequest, WireRequest,
+    AttachRequest, ConnectRequest, LinkRequest, NetworkSpec, PublishRequest, RouteRequest, RuleRequest,
+    WireRequest,
 };
 use crate::http::{Request, Response, encode};
 
+mod only;
 #[cfg(test)]
 pub(crate) mod tests;
 
-/// Which part of a list is meant: all of it unless said.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Only {
-    /// Only this network's.
-    pub(crate) network: Option<String>,
-    /// Only this container's.
-    pub(crate) container: Option<String>,
-}
-
-impl Only {
-    /// What belongs to one network, or to any.
-    pub(crate) fn of_network(network: Option<&str>) -> Self {
-        Self {
-            network: network.map(str::to_owned),
-            container: None,
-        }
-    }
-}
+pub(crate) use only::Only;
 
 /// One call. [`crate::api`] says what is answered.
 #[derive(Clone, Debug)]
@@ -64,6 +50,25 @@ pub(crate) enum Call {
         network: String,
         /// The container.
         container: String,
+    },
+    /// `GET /v1/networks/NAME/routes`
+    Routes {
+        /// The network.
+        network: String,
+    },
+    /// `POST /v1/networks/NAME/routes`
+    AddRoute {
+        /// The network.
+        network: String,
+        /// The route.
+        route: RouteRequest,
+    },
+    /// `DELETE /v1/networks/NAME/routes/CIDR`
+    RemoveRoute {
+        /// The network.
+        network: String,
+        /// The destinations of the route.
+        to: IpNet,
     },
     /// `GET /v1/containers`
     Containers,
@@ -204,6 +209,25 @@ impl Call {
                 };
                 ("DELETE", (method == "DELETE").then_some(Ok(call)))
             }
+            ["networks", network, "routes"] => {
+                let network = name("network", network)?;
+                match method {
+                    "GET" => ("", Some(Ok(Self::Routes { network }))),
+                    "POST" => (
+                        "",
+                        Some(body(request).map(|route| Self::AddRoute { network, route })),
+                    ),
+                    _ => ("GET, POST", None),
+                }
+            }
+            ["networks", network, "routes", to] => {
+                let call = Self::RemoveRoute {
+                    network: name("network", network)?,
+                    to: crate::args::parse_destination(to)
+                        .map_err(|e| Response::error(400, format!("destination `{to}`: {e}")))?,
+                };
+                ("DELETE", (method == "DELETE").then_some(Ok(call)))
+            }
             ["containers"] => (
                 "GET, POST",
                 match method {
@@ -304,6 +328,7 @@ impl Call {
             Self::Version
             | Self::Networks
             | Self::Network { .. }
+            | Self::Routes { .. }
             | Self::Containers
             | Self::Container { .. }
             | Self::Links
@@ -315,6 +340,7 @@ impl Call {
             | Self::Metrics => "GET",
             Self::CreateNetwork(_)
             | Self::Connect { .. }
+            | Self::AddRoute { .. }
             | Self::Attach(_)
             | Self::Publish { .. }
             | Self::Link(_)
@@ -323,6 +349,7 @@ impl Call {
             Self::Prune
             | Self::RemoveNetwork { .. }
             | Self::Disconnect { .. }
+            | Self::RemoveRoute { .. }
             | Self::Detach { .. }
             | Self::Unpublish { .. }
             | Self::Unlink { .. }
@@ -340,6 +367,10 @@ impl Call {
             Self::Network { network } | Self::RemoveNetwork { network } => path(&["networks", network]),
             Self::Connect { network, .. } => path(&["networks", network, "endpoints"]),
             Self::Disconnect { network, container } => path(&["networks", network, "endpoints", container]),
+            Self::Routes { network } | Self::AddRoute { network, .. } => {
+                path(&["networks", network, "routes"])
+            }
+            Self::RemoveRoute { network, to } => path(&["networks", network, "routes", &to.to_string()]),
             Self::Containers | Self::Attach(_) => "/v1/containers".to_owned(),
             Self::Container { container } | Self::Detach { container } => path(&["containers", container]),
             Self::Publish { container, .. } | Self::Unpublish { container, .. } => {
@@ -366,6 +397,7 @@ impl Call {
         match self {
             Self::CreateNetwork(spec) => json(spec),
             Self::Connect { request, .. } => json(request),
+            Self::AddRoute { route, .. } => json(route),
             Self::Attach(request) => json(request),
             Self::Publish { ports, .. } | Self::Unpublish { ports, .. } => json(ports),
             Self::Link(request) => json(request),
@@ -377,6 +409,8 @@ impl Call {
             | Self::Network { .. }
             | Self::RemoveNetwork { .. }
             | Self::Disconnect { .. }
+            | Self::Routes { .. }
+            | Self::RemoveRoute { .. }
             | Self::Containers
             | Self::Container { .. }
             | Self::Detach { .. }
@@ -392,35 +426,6 @@ impl Call {
             | Self::Stats(_)
             | Self::Metrics => Ok(None),
         }
-    }
-}
-
-impl Only {
-    fn read(request: &Request) -> Result<Self, Response> {
-        let mut only = Self::default();
-        for (key, value) in &request.query {
-            let (place, what) = match key.as_str() {
-                "network" => (&mut only.network, "network"),
-                "container" => (&mut only.container, "container"),
-                other => return Err(no_parameter(other)),
-            };
-            if place.replace(name(what, value)?).is_some() {
-                return Err(Response::error(400, format!("name one {what}")));
-            }
-        }
-        Ok(only)
-    }
-
-    fn write(&self, path: &str) -> String {
-        let pairs = [("network", &self.network), ("container", &self.container)];
-        let mut target = path.to_owned();
-        for (key, value) in pairs {
-            if let Some(value) = value {
-                let mark = if target.contains('?') { '&' } else { '?' };
-                target.push_str(&format!("{mark}{key}={}", encode(value)));
-            }
-        }
-        target
     }
 }
 

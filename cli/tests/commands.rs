@@ -27,7 +27,7 @@ fn lists_are_empty_where_nothing_runs() {
         (&["ps", "--json"], "[]\n"),
         (
             &["network", "ls"],
-            "NAME  SUBNETS  MTU  CONTAINERS  OPTIONS  SINCE\n",
+            "NAME  SUBNETS  MTU  EGRESS  CONTAINERS  OPTIONS  SINCE\n",
         ),
         (&["network", "ls", "--json"], "[]\n"),
         (&["links"], "CLIENT  SERVER  ALIAS  PORTS  ADDRESSES\n"),

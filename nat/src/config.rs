@@ -124,6 +124,8 @@ pub enum Egress {
     /// By the host's sockets.
     #[default]
     Host,
+    /// By a link of the gateway's own, where packets are forwarded ([`crate::routed`]).
+    Uplink,
     /// None: what goes beyond the link, the host's loopback included, is refused, names that are not the network's own are
     /// too, and no default route is offered.
     None,
@@ -222,7 +224,7 @@ impl Config {
     pub fn leads_to_loopback(&self) -> bool {
         match (self.egress, self.host_loopback) {
             (Egress::Host, HostLoopback::ByGateway) => true,
-            (Egress::Host, HostLoopback::Unreachable) | (Egress::None, _) => false,
+            (Egress::Host, HostLoopback::Unreachable) | (Egress::Uplink | Egress::None, _) => false,
         }
     }
 

@@ -8,25 +8,27 @@ use std::os::fd::OwnedFd;
 use pontoon_switch::frame::{HEADROOM, MAX_FRAME};
 use pontoon_switch::station::TURN;
 use pontoon_switch::{DropReason, Frame, Instant, MacAddr, Out, PortId, Ready, Station};
-use smoltcp::wire::{EthernetProtocol, IpProtocol};
+use smoltcp::wire::EthernetProtocol;
 
-use crate::config::{Config, Forbidden};
+use crate::config::Config;
 use crate::cx::Cx;
-use crate::dns::{self, Dns};
-use crate::flow::{self, FlowView, Limits, Protocol};
+use crate::dns::Dns;
+use crate::flow::{self, Limits};
 use crate::fragment::Reassembler;
 use crate::host::real::RealHost;
 use crate::host::{Host, IpVersion, Kind, Token};
-use crate::icmp::{self, ContainerError, IcmpError};
+use crate::icmp;
 use crate::link::{Link, Neighbours};
-use crate::packet::Packet;
 use crate::publish::{RuleId, Sources, Target, Transport};
+use crate::routed::Router;
 use crate::share::Shares;
 use crate::slab::Key;
-use crate::udp::Datagram;
 use crate::{tcp, udp};
 
 mod endpoints;
+mod flows;
+mod packets;
+mod uplinks;
 
 /// A container on the network, as the gateway knows it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -130,6 +132,7 @@ pub struct Gateway<H: Host> {
     echo: icmp::EchoRelay<H>,
     fragments: Reassembler,
     dns: Dns<H>,
+    router: Router,
     endpoints: BTreeMap<PortId, Endpoint>,
     rules: BTreeMap<RuleId, Rule>,
     next_rule: u32,
@@ -137,12 +140,22 @@ pub struct Gateway<H: Host> {
     resourced: BTreeSet<Target>,
 }
 
-/// A publishing rule in force: where its socket is.
+/// A publishing rule in force, and where it is.
 #[derive(Clone, Copy, Debug)]
 struct Rule {
     port: PortId,
-    transport: Transport,
-    key: Key,
+    lead: Lead,
+}
+
+/// By whom a rule leads clients to the container.
+#[derive(Clone, Copy, Debug)]
+enum Lead {
+    /// By TCP's relay, under this key.
+    Tcp(Key),
+    /// By UDP's relay, under this key.
+    Udp(Key),
+    /// By the router, under the rule's number.
+    Routed,
 }
 
 impl<H: Host> Gateway<H> {
@@ -157,8 +170,9 @@ impl<H: Host> Gateway<H> {
             tcp: tcp::Relay::new(secrets.sequence),
             udp: udp::Relay::new(),
             echo: icmp::EchoRelay::default(),
-            fragments: Reassembler::default(),
+            fragments: Reassembler::of_containers(),
             dns: Dns::new(&config),
+            router: Router::new(secrets.index, config.filtering),
             shared: Shared {
                 host,
                 flows: flow::Table::new(limits, secrets.index),
@@ -213,8 +227,7 @@ impl<H: Host> Gateway<H> {
         let key = self.tcp.publish(port, container, alternate, listener);
         self.add_rule(Rule {
             port,
-            transport: Transport::Tcp,
-            key,
+            lead: Lead::Tcp(key),
         })
     }
 
@@ -226,8 +239,7 @@ impl<H: Host> Gateway<H> {
         let key = self.udp.publish(&mut self.shared.host, port, container, socket)?;
         Ok(self.add_rule(Rule {
             port,
-            transport: Transport::Udp,
-            key,
+            lead: Lead::Udp(key),
         }))
     }
 
@@ -243,7 +255,7 @@ impl<H: Host> Gateway<H> {
         let id = RuleId(self.next_rule);
         self.next_rule += 1;
         self.rules.insert(id, rule);
-        self.shared.shares.keep(self.rules.len());
+        self.shared.shares.keep(self.sockets_of_rules());
         id
     }
 
@@ -252,78 +264,31 @@ impl<H: Host> Gateway<H> {
         self.tcp.listener_tokens()
     }
 
-    /// Takes a published port back. TCP's flows that came by it live on; UDP's, whose socket it was,
-    /// end. False if there is no such rule.
-    pub fn unpublish(&mut self, rule: RuleId) -> bool {
-        let removed = self.rules.remove(&rule);
-        self.shared.shares.keep(self.rules.len());
-        match removed {
-            None => false,
-            Some(Rule {
-                transport: Transport::Tcp,
-                key,
-                ..
-            }) => self.tcp.unpublish(key),
-            Some(Rule {
-                transport: Transport::Udp,
-                key,
-                ..
-            }) => self.udp.unpublish(&mut self.shared.flows, key),
-        }
-    }
-
-    /// Up to `limit` flows from slot `from` of the table on, of `container` if given, and the slot to go on from.
-    pub fn flows(
-        &self,
-        now: Instant,
-        container: Option<PortId>,
-        from: u32,
-        limit: usize,
-    ) -> (Vec<(PortId, FlowView)>, Option<u32>) {
-        let mut flows = Vec::new();
-        for (id, entry) in self.shared.flows.iter_from(from) {
-            if container.is_some_and(|c| c != entry.container()) {
+    /// Takes published ports back. TCP's flows that came by a listening socket live on; UDP's, whose socket it was,
+    /// end, and so do the router's. How many of the rules there were.
+    pub fn unpublish(&mut self, rules: &[RuleId]) -> usize {
+        let (mut gone, mut routed) = (0, Vec::new());
+        for &rule in rules {
+            let Some(removed) = self.rules.remove(&rule) else {
                 continue;
-            }
-            if flows.len() == limit {
-                return (flows, Some(id.index));
-            }
-            let reply = match entry.protocol() {
-                Protocol::Tcp => self.tcp.reply_tuple(entry),
-                Protocol::Udp => self.udp.reply_tuple(entry),
-                Protocol::Icmp | Protocol::Icmp6 => self.echo.reply_tuple(entry),
             };
-            flows.push((entry.container(), entry.view(now, reply)));
+            gone += usize::from(match removed.lead {
+                Lead::Tcp(key) => self.tcp.unpublish(key),
+                Lead::Udp(key) => self.udp.unpublish(&mut self.shared.flows, key),
+                Lead::Routed => {
+                    routed.push(rule);
+                    false
+                }
+            });
         }
-        (flows, None)
+        self.shared.shares.keep(self.sockets_of_rules());
+        gone + self.router.unpublish(&mut self.shared.flows, &routed)
     }
 
-    /// Ends every flow, or those of `container`; how many there were.
-    pub fn flush_flows(&mut self, now: Instant, container: Option<PortId>, out: &mut dyn Out) -> u64 {
-        let doomed: Vec<flow::FlowId> = self
-            .shared
-            .flows
-            .iter_from(0)
-            .filter(|(_, e)| container.is_none_or(|c| c == e.container()))
-            .map(|(id, _)| id)
-            .collect();
-        for &id in &doomed {
-            if let Some(entry) = self.shared.flows.remove(id) {
-                self.end(now, id, &entry, out);
-            }
-        }
-        doomed.len() as u64
-    }
-
-    /// Flows by protocol and state, as `tcp/established`.
-    pub fn flow_counts(&self) -> BTreeMap<String, u64> {
-        let mut counts = BTreeMap::new();
-        for (state, n) in self.shared.flows.by_state() {
-            *counts
-                .entry(format!("{}/{}", state.protocol(), state.name()))
-                .or_default() += u64::from(n);
-        }
-        counts
+    /// Descriptors that are rules' sockets.
+    fn sockets_of_rules(&self) -> usize {
+        let has_socket = |r: &&Rule| matches!(r.lead, Lead::Tcp(_) | Lead::Udp(_));
+        self.rules.values().filter(has_socket).count()
     }
 
     /// Upstream name servers from now on.
@@ -336,129 +301,6 @@ impl<H: Host> Gateway<H> {
     pub fn set_hosts(&mut self, hosts: Vec<(String, IpAddr)>) {
         self.dns.set_hosts(&self.shared.config, &hosts);
         self.shared.config.hosts = hosts;
-    }
-
-    /// A flow is out of the table: its relay lets go of what it holds for it.
-    fn end(&mut self, now: Instant, id: flow::FlowId, entry: &flow::Entry, out: &mut dyn Out) {
-        let mut cx = self.shared.cx(now, out);
-        match entry.protocol() {
-            Protocol::Tcp => self.tcp.ended(&mut cx, id, entry),
-            Protocol::Udp => self.udp.ended(id, entry),
-            Protocol::Icmp | Protocol::Icmp6 => self.echo.ended(entry),
-        }
-    }
-
-    fn ip(&mut self, now: Instant, ingress: PortId, frame: &mut Frame<'_>, out: &mut dyn Out) {
-        let packet = match Packet::parse(ingress, frame) {
-            Ok(packet) => packet,
-            Err(reason) => return out.drop(Some(ingress), reason),
-        };
-        let mut cx = self.shared.cx(now, out);
-        if packet.protocol == IpProtocol::Icmpv6
-            && packet.fragment.is_none()
-            && self.link.icmpv6_link(&mut cx, &packet, frame)
-        {
-            return;
-        }
-        if is_dhcp(&packet, frame) {
-            return self.link.dhcp(&mut cx, &packet, frame);
-        }
-        if is_group(packet.dst) {
-            // Flooded to all; the gateway's copy has been looked at.
-            return;
-        }
-        self.unicast(now, packet, frame, out);
-    }
-
-    /// A whole packet to one destination.
-    fn unicast(&mut self, now: Instant, packet: Packet, frame: &mut Frame<'_>, out: &mut dyn Out) {
-        let mut cx = self.shared.cx(now, out);
-        let to_gateway = cx.config.is_gateway(packet.dst);
-        let may_send = cx.config.on_link(packet.src) || (to_gateway && is_link_local(packet.src));
-        if !may_send {
-            return cx.drop(packet.ingress, DropReason::BadSourceAddress);
-        }
-        if packet.fragment.is_some() {
-            if let Some(mut whole) = self.fragments.packet(&mut cx, &packet, frame) {
-                let packet = whole.packet;
-                self.unicast(now, packet, &mut whole.frame(), out);
-            }
-            return;
-        }
-        let is_echo = matches!(packet.protocol, IpProtocol::Icmp | IpProtocol::Icmpv6);
-        if cx.config.is_silent(packet.dst) && !is_echo {
-            return cx.drop(packet.ingress, DropReason::Forbidden);
-        }
-        if to_gateway {
-            let answered = match packet.protocol {
-                IpProtocol::Icmp | IpProtocol::Icmpv6
-                    if packet.end - packet.ip > usize::from(cx.config.mtu) =>
-                {
-                    icmp::answer_echo(&mut cx, &packet, frame);
-                    true
-                }
-                IpProtocol::Icmp | IpProtocol::Icmpv6 => {
-                    self.link.echo(&mut cx, &packet, frame);
-                    true
-                }
-                IpProtocol::Udp if is_dns(cx.config, &packet, frame) => {
-                    match Datagram::parse(&packet, frame) {
-                        Ok(d) => self.dns.query_udp(&mut cx, &packet, d.src.port(), d.data),
-                        Err(reason) => cx.drop(packet.ingress, reason),
-                    }
-                    true
-                }
-                IpProtocol::Tcp if is_dns(cx.config, &packet, frame) => {
-                    self.dns.segment(&mut cx, &packet, frame);
-                    true
-                }
-                _ => false,
-            };
-            if answered {
-                return;
-            }
-        } else if cx.config.on_link(packet.dst) {
-            // A neighbour is asked for by its own Ethernet address, not by the gateway's.
-            cx.drop(packet.ingress, DropReason::Forbidden);
-            return icmp::send_error(&mut cx, packet.quoted(frame), None, IcmpError::HostUnreachable);
-        } else if packet.hop_limit <= 1 {
-            cx.drop(packet.ingress, DropReason::HopLimit);
-            return icmp::send_error(&mut cx, packet.quoted(frame), None, IcmpError::HopLimitExceeded);
-        }
-        match packet.protocol {
-            IpProtocol::Tcp => self.tcp.packet(&mut cx, &packet, frame),
-            IpProtocol::Udp => self.udp.packet(&mut cx, &packet, frame),
-            IpProtocol::Icmp | IpProtocol::Icmpv6 => self.icmp(now, &packet, frame, out),
-            _ => {
-                let (reason, error) = match cx.config.destination(packet.dst) {
-                    Err(Forbidden::NoEgress) if !to_gateway => (DropReason::NoEgress, IcmpError::Prohibited),
-                    Ok(_) | Err(_) => (DropReason::UnknownProtocol, IcmpError::ProtocolUnreachable),
-                };
-                cx.drop(packet.ingress, reason);
-                icmp::send_error(&mut cx, packet.quoted(frame), None, error);
-            }
-        }
-    }
-}
-
-impl<H: Host> Gateway<H> {
-    /// A whole ICMP packet to beyond the link: an echo request, or an error about what the container got.
-    fn icmp(&mut self, now: Instant, packet: &Packet, frame: &Frame<'_>, out: &mut dyn Out) {
-        let mut cx = self.shared.cx(now, out);
-        match icmp::from_container(&cx, packet, frame) {
-            // The container's link has become narrower than its MSS said.
-            Ok(ContainerError {
-                flow,
-                tuple,
-                error: IcmpError::PacketTooBig(mtu),
-            }) if tuple.protocol == Protocol::Tcp => {
-                self.tcp.packet_too_big(&mut cx, flow, mtu);
-            }
-            // No host socket can send an error on.
-            Ok(_) => cx.drop(packet.ingress, DropReason::HostUnsupported),
-            Err(DropReason::UnknownProtocol) => self.echo.packet(&mut cx, packet, frame),
-            Err(reason) => cx.drop(packet.ingress, reason),
-        }
     }
 }
 
@@ -526,6 +368,15 @@ impl<H: Host> Station for Gateway<H> {
         }
     }
 
+    fn uplink_frame(&mut self, now: Instant, uplink: PortId, frame: &mut Frame<'_>, out: &mut dyn Out) {
+        self.router
+            .link_frame(&mut self.shared.cx(now, out), uplink, frame);
+    }
+
+    fn uplink_up(&mut self, now: Instant, uplink: PortId) {
+        self.router.link_up(now, uplink);
+    }
+
     fn ready(&mut self, now: Instant, token: usize, ready: Ready, out: &mut dyn Out) {
         let Some(token) = Token::decode(token) else { return };
         let mut cx = self.shared.cx(now, out);
@@ -540,7 +391,9 @@ impl<H: Host> Station for Gateway<H> {
 
     fn flush(&mut self, now: Instant, out: &mut dyn Out) {
         let mut cx = self.shared.cx(now, out);
-        for (container, transport, port) in std::mem::take(&mut self.resourced) {
+        for target in std::mem::take(&mut self.resourced) {
+            let (container, transport, port) = target;
+            self.router.end_denied(&mut cx, target);
             match transport {
                 Transport::Tcp => self.tcp.end_denied(&mut cx, container, port),
                 Transport::Udp => self.udp.end_denied(&mut cx, container, port),
@@ -550,8 +403,10 @@ impl<H: Host> Station for Gateway<H> {
         self.tcp.flush(&mut cx);
         self.udp.flush(&mut cx);
         self.echo.flush(&mut cx);
-        self.fragments.expire(&mut cx);
+        self.fragments
+            .expire(now, &mut |what| packets::lost(&mut cx, what));
         self.dns.flush(&mut cx);
+        self.router.flush(&mut cx);
         while let Some((id, entry)) = self.shared.flows.pop_ended(now) {
             self.end(now, id, &entry, out);
         }
@@ -571,39 +426,13 @@ impl<H: Host> Station for Gateway<H> {
             self.echo.deadline(),
             self.fragments.deadline(),
             self.dns.deadline(),
+            self.router.deadline(),
             self.shared.flows.deadline(),
             (!self.resourced.is_empty()).then_some(Instant::ZERO),
         ]
         .into_iter()
         .flatten()
         .min()
-    }
-}
-
-/// True for a packet to a DHCP server: UDP to port 67, whatever its addresses.
-fn is_dhcp(packet: &Packet, frame: &Frame<'_>) -> bool {
-    packet.protocol == IpProtocol::Udp
-        && packet.fragment.is_none()
-        && packet.dst.is_ipv4()
-        && packet.transport(frame).get(2..4) == Some(&[0, 67])
-}
-
-/// True for a packet, of UDP or TCP, to the DNS server.
-fn is_dns(config: &Config, packet: &Packet, frame: &Frame<'_>) -> bool {
-    packet.transport(frame).get(2..4) == Some(&dns::PORT.to_be_bytes()) && config.is_name_server(packet.dst)
-}
-
-fn is_group(addr: IpAddr) -> bool {
-    match addr {
-        IpAddr::V4(a) => a.is_multicast() || a.is_broadcast(),
-        IpAddr::V6(a) => a.is_multicast(),
-    }
-}
-
-fn is_link_local(addr: IpAddr) -> bool {
-    match addr {
-        IpAddr::V4(a) => a.is_link_local(),
-        IpAddr::V6(a) => a.is_unicast_link_local(),
     }
 }
 

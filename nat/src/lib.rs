@@ -25,6 +25,7 @@ pub mod packet;
 pub mod publish;
 #[cfg(test)]
 mod rig;
+pub mod routed;
 pub mod share;
 pub mod slab;
 mod sum;

@@ -40,6 +40,8 @@ pub struct Packet {
     pub dont_fragment: bool,
     /// Set if this is a fragment.
     pub fragment: Option<Fragment>,
+    /// Set if this was put together from fragments here: bytes of the largest, from its IP header on.
+    pub largest_fragment: Option<u16>,
     /// Start of the IP header.
     pub ip: usize,
     /// Start of the transport header.
@@ -99,6 +101,7 @@ impl Packet {
             tos: h[1],
             dont_fragment: place & 0x4000 != 0,
             fragment,
+            largest_fragment: None,
             ip: ETHERNET,
             payload: ETHERNET + header_len,
             end: ETHERNET + total_len,
@@ -121,6 +124,7 @@ impl Packet {
             tos: ip.traffic_class(),
             dont_fragment: true,
             fragment: None,
+            largest_fragment: None,
             ip: ETHERNET,
             payload: ETHERNET + 40,
             end,

@@ -17,9 +17,9 @@ use hashbrown::HashMap;
 use pontoon_switch::PortId;
 
 /// A container may hold this many sockets for each that is free.
-const WEIGHT: u32 = 8;
+pub(crate) const WEIGHT: u32 = 8;
 /// The same for one that is alone.
-const ALONE: u32 = 127;
+pub(crate) const ALONE: u32 = 127;
 
 /// What one container holds.
 #[derive(Debug)]

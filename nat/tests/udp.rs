@@ -747,8 +747,8 @@ fn unpublishing_and_detaching_leave_nothing() {
     let rule = w.publish_dns();
     w.udp_in(8053, "198.51.100.10:4242", b"?");
     w.udp_out(5000, "198.51.100.10:4000", b"x");
-    assert!(w.gateway.unpublish(rule));
-    assert!(!w.gateway.unpublish(rule));
+    assert_eq!(w.gateway.unpublish(&[rule]), 1);
+    assert_eq!(w.gateway.unpublish(&[rule]), 0);
     assert_eq!((w.gateway.table().len(), w.udp().open()), (1, 1));
     w.publish_dns();
     w.udp_in(8053, "198.51.100.10:4242", b"?");

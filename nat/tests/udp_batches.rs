@@ -206,7 +206,7 @@ fn what_waits_of_a_port_taken_back_is_counted() {
     assert!(Parsed::of(&frames[0]).is_some());
     say(&mut w, 53, "198.51.100.10:4242", b"!");
     say(&mut w, 53, "198.51.100.10:4242", b"!");
-    assert!(w.gateway.unpublish(rule));
+    assert_eq!(w.gateway.unpublish(&[rule]), 1);
     w.settle();
     assert_eq!((w.dropped(DropReason::NoFlow), w.udp().sent.len()), (2, 0));
 }

@@ -6,19 +6,20 @@ use crate::rows::{ROWS, Row};
 
 /// One ask.
 struct Ask {
+    peer: &'static str,
     row: &'static str,
     metric: Metric,
     than: Than,
 }
 
-/// What a figure of Pontoon's is held against.
+/// What a figure is held against.
 #[derive(Clone, Copy)]
 enum Than {
     /// At least so many times the kernel's.
     Kernel(f64),
     /// At least so many times the best of the other user-mode stacks'.
     Best(f64),
-    /// At least so many times Pontoon's own of another row.
+    /// At least so many times its own of another row.
     Own(&'static str, f64),
     AtLeast(f64),
     AtMost(f64),
@@ -63,10 +64,29 @@ const ASKS: &[Ask] = &[
     ask("ready-ms", Value, AtMost(5.0)),
     ask("resident", Value, AtMost(6.0)),
     ask("resident", Extra("wakeups"), AtMost(0.0)),
+    routed("tcp-out-1500", Kernel(0.8)),
+    routed("tcp-in-1500", Kernel(0.8)),
+    routed("tcp-published-1500", Kernel(0.8)),
+    routed("tcp-out-65520", Kernel(0.8)),
+    routed("tcp-in-65520", Kernel(0.8)),
 ];
 
+/// An ask of rootless egress.
 const fn ask(row: &'static str, metric: Metric, than: Than) -> Ask {
-    Ask { row, metric, than }
+    Ask {
+        peer: "pontoon",
+        row,
+        metric,
+        than,
+    }
+}
+
+/// An ask of routed egress.
+const fn routed(row: &'static str, than: Than) -> Ask {
+    Ask {
+        peer: "routed",
+        ..ask(row, Value, than)
+    }
 }
 
 /// An ask and how a run stands to it.
@@ -96,15 +116,18 @@ pub(crate) fn best_peer(results: &Results, row: &Row, metric: Metric) -> Option<
 /// All asks of the rows that were measured.
 pub(crate) fn verdicts(results: &Results) -> Vec<Verdict> {
     ASKS.iter()
-        .filter(|a| results.has_row(a.row))
+        .filter(|a| results.has_row(a.row) && (a.peer == "pontoon" || results.has_peer(a.peer)))
         .map(|a| {
             let row = ROWS.iter().find(|r| r.name == a.row).expect("asks name rows");
-            let ours = results.median(a.row, "pontoon", a.metric);
-            let what = match a.metric {
+            let ours = results.median(a.row, a.peer, a.metric);
+            let mut what = match a.metric {
                 Value => String::new(),
                 Cpu => format!("CPU {} ", row.cpu_unit()),
                 Extra(name) => format!("{name} "),
             };
+            if a.peer != "pontoon" {
+                what.insert_str(0, &format!("{} ", a.peer));
+            }
             let over = |theirs: Option<f64>| Some(ours? / theirs.filter(|&t| t > 0.0)?);
             let (asked, measured, met) = match a.than {
                 Kernel(f) => {
@@ -116,7 +139,7 @@ pub(crate) fn verdicts(results: &Results) -> Vec<Verdict> {
                     (format!("{what}≥ {f} × best peer"), r, r.map(|r| r >= f))
                 }
                 Own(other, f) => {
-                    let r = over(results.median(other, "pontoon", a.metric));
+                    let r = over(results.median(other, a.peer, a.metric));
                     (format!("{what}≥ {f} × own {other}"), r, r.map(|r| r >= f))
                 }
                 AtLeast(f) => (format!("{what}≥ {f}"), ours, ours.map(|o| o >= f)),

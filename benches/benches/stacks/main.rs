@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Client and server are in network namespaces of the bench's own (`pontoon_fixtures::lab`, and see [`net`]). All stacks
-//! run as an ordinary user, the kernel's path and Open vSwitch as root. The rounds are interleaved, every stack once in
+//! run as an ordinary user, Pontoon's routed egress, the kernel's path and Open vSwitch as root. The rounds are interleaved, every stack once in
 //! each and another one first each time, so that whatever else the machine does falls on all of them; a figure is
 //! the median. A stack that is not installed, dies or hangs has no figure and a reason, and the run goes on; every
 //! measurement is bounded in time. Needs root, for the lab.
@@ -46,7 +46,7 @@ struct Args {
     /// Only these rows (names as in the table; a name with * at its end stands for all that begin so)
     #[arg(long, value_name = "ROW,..", value_delimiter = ',')]
     only: Vec<String>,
-    /// Only these stacks: pontoon, before, fallback, slirp4netns, pasta, kernel, ovs, ovs-tso, probe
+    /// Only these stacks: pontoon, before, fallback, routed, slirp4netns, pasta, kernel, ovs, ovs-tso, probe
     ///
     /// slirp4netns, pasta and Open vSwitch are the installed ones (Debian: slirp4netns, passt, openvswitch-switch) unless a
     /// path is given by the option of that name. `before` is another Pontoon, which --before names.

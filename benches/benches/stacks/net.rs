@@ -5,6 +5,8 @@
 //! khost 198.19.1.1 … .8  ─lk0── ls1─ server  198.19.1.10 … .29      the kernel's path: bridge, masquerade, DNAT
 //!   └ br0 10.88.0.1/24 ── k1 10.88.0.2, k2 10.88.0.3                MTU 1500
 //!   └ br1 10.89.0.1/24 ── k3 10.89.0.2                              MTU 65520
+//! (no host) 198.19.2.1 ── ls2─ server  198.19.2.10 … .29            Pontoon's routed egress: its link is a veth that it makes itself
+//!   └ 10.90.0.0/24 ── rc1, rc3                                      MTU 1500, 65520
 //! ohost, ohostt: Open vSwitch's userspace datapath, each with two containers: see `peers::ovs`
 //! ```
 //!
@@ -16,7 +18,7 @@ use anyhow::Result;
 use pontoon_fixtures::lab::World;
 
 /// Limits that a busy host raises, wherever clients are. Ports that will be published stay free.
-const LIMITS: &str = "sysctl -qw net.ipv4.ip_local_port_range='1024 65535' \
+pub(crate) const LIMITS: &str = "sysctl -qw net.ipv4.ip_local_port_range='1024 65535' \
     net.ipv4.ip_local_reserved_ports=5201,9000,9001,10000-11999 net.ipv4.tcp_max_tw_buckets=1000000";
 
 /// Ports that the kernel publishes: load and bulk data.

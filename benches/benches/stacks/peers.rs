@@ -13,6 +13,7 @@ use crate::process::{self, Pids, Program};
 
 mod ovs;
 mod probe;
+mod routed;
 
 pub(crate) use probe::provide as provide_probe;
 
@@ -107,6 +108,15 @@ pub(crate) const PEERS: &[Peer] = &[
         start: |world, plan| pontoon(world, plan, "pontoon", true),
         ready: READY,
         ready_run: &["ready", "20", "pontoon", "run", "--", "lab-load", "now"],
+    },
+    Peer {
+        name: "routed",
+        kind: Kind::Ours,
+        programs: &["pontoon"],
+        can: Can::NoNeighbours,
+        start: routed::start,
+        ready: &[],
+        ready_run: &[],
     },
     Peer {
         name: "slirp4netns",
@@ -208,6 +218,8 @@ pub(crate) struct Running<'w> {
     pub(crate) pids: Pids,
     /// The third number of the addresses of host and server: 198.19.N.
     pub(crate) net: u8,
+    /// The last numbers of the host's addresses that its ports are published at.
+    pub(crate) published_at: &'static str,
     /// Host ports that lead to its ports 9000 and 5201.
     pub(crate) load_port: u16,
     pub(crate) bulk_port: u16,
@@ -303,6 +315,7 @@ fn new<'w>(world: &'w World, inside: Inside, n: u16, procs: Vec<Proc>) -> Runnin
         neighbour: None,
         pids: Pids::new(),
         net: 0,
+        published_at: "1-8",
         load_port: 11_000 + n,
         bulk_port: 10_000 + n,
         network: None,

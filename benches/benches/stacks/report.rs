@@ -31,24 +31,28 @@ pub(crate) fn tables(results: &Results, how: &str) -> String {
 }
 
 fn figures(results: &Results, peers: &[&Peer], rows: &[&Row]) -> String {
+    let routed = results.has_peer("routed").then_some("routed ÷ kernel");
     let mut lines = vec![
         ["row", "unit"]
             .into_iter()
             .chain(peers.iter().map(|p| p.name))
             .chain(["÷ kernel", "÷ best peer"])
+            .chain(routed)
             .map(str::to_owned)
             .collect::<Vec<_>>(),
     ];
     for row in rows {
         let mut line = vec![row.name.to_owned(), row.unit.to_owned()];
         line.extend(peers.iter().map(|p| cell(results, row, p, Metric::Value)));
-        let ours = results.median(row.name, "pontoon", Metric::Value);
-        let ratio = |theirs: Option<f64>| match (ours, theirs) {
+        let median = |peer| results.median(row.name, peer, Metric::Value);
+        let ratio = |ours: Option<f64>, theirs: Option<f64>| match (ours, theirs) {
             (Some(o), Some(t)) if t > 0.0 => number(o / t),
             _ => String::new(),
         };
-        line.push(ratio(results.median(row.name, "kernel", Metric::Value)));
-        line.push(ratio(asks::best_peer(results, row, Metric::Value)));
+        let (ours, kernel) = (median("pontoon"), median("kernel"));
+        line.push(ratio(ours, kernel));
+        line.push(ratio(ours, asks::best_peer(results, row, Metric::Value)));
+        line.extend(routed.map(|_| ratio(median("routed"), kernel)));
         lines.push(line);
     }
     table(&lines)

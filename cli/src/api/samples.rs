@@ -107,6 +107,8 @@ pub(crate) fn network() -> NetworkInfo {
         dns: parsed(&["192.0.2.53"]),
         search: vec!["example.org".into()],
         publish_address: Some("127.0.0.1".parse().unwrap()),
+        egress: EgressKind::Uplink,
+        uplink: Some(uplink()),
         options: map(&[("storm", "off".to_owned())]),
         persistent: true,
         since: SINCE,
@@ -132,6 +134,8 @@ pub(crate) fn bare_network() -> NetworkInfo {
         dns: vec![],
         search: vec![],
         publish_address: None,
+        egress: EgressKind::None,
+        uplink: None,
         options: BTreeMap::new(),
         persistent: false,
         endpoints: vec![],
@@ -181,6 +185,7 @@ pub(crate) fn flow() -> FlowInfo {
         container: "web".into(),
         flow: FlowView {
             protocol: "tcp".into(),
+            number: 6,
             state: "established".into(),
             outbound: true,
             original: tuple("[fd00::2]:40000", "[2001:db8::9]:80"),
@@ -189,6 +194,7 @@ pub(crate) fn flow() -> FlowInfo {
             expires: 431_999,
             sent: counters(4, 300),
             received: counters(5, 4000),
+            mark: 0,
         },
     }
 }
@@ -240,7 +246,45 @@ pub(crate) fn network_spec() -> NetworkSpec {
         dns: parsed(&["192.0.2.53"]),
         dns_search: vec!["example.org".into()],
         publish_address: Some("127.0.0.1".parse().unwrap()),
+        uplink: Some(uplink_spec()),
         options: map(&[("storm", "off".to_owned())]),
+    }
+}
+
+pub(crate) fn uplink_spec() -> UplinkSpec {
+    UplinkSpec {
+        link: "packet:eth1,mac=host".parse().unwrap(),
+        address: Some("203.0.113.9/24".parse().unwrap()),
+        address6: Some("slaac".parse().unwrap()),
+        gateways: parsed(&["203.0.113.1"]),
+    }
+}
+
+pub(crate) fn uplink() -> UplinkInfo {
+    UplinkInfo {
+        link: "packet:eth1".parse().unwrap(),
+        mac: Some(MacAddr([6, 0x50, 0, 0, 0, 1])),
+        up: true,
+        error: None,
+        mtu: Some(1500),
+        addresses: parsed(&["203.0.113.9/24", "2001:db8::9/64"]),
+        gateways: parsed(&["203.0.113.1", "fe80::1"]),
+        resolvers: parsed(&["203.0.113.53"]),
+    }
+}
+
+pub(crate) fn route() -> RouteInfo {
+    RouteInfo {
+        network: "shop".into(),
+        to: "10.31.0.0/24".parse().unwrap(),
+        via: "back".parse().unwrap(),
+    }
+}
+
+pub(crate) fn route_request() -> RouteRequest {
+    RouteRequest {
+        to: "10.31.0.0/24".parse().unwrap(),
+        via: "10.0.2.9".parse().unwrap(),
     }
 }
 

@@ -15,8 +15,10 @@ use crate::sandbox::SandboxArgs;
 mod attach;
 mod network;
 mod network_arg;
+mod route;
 mod run;
 mod show;
+mod uplink;
 mod values;
 
 #[cfg(test)]
@@ -27,12 +29,18 @@ pub(crate) use attach::{
 };
 pub(crate) use network::{ConnectArgs, CreateArgs, DisconnectArgs, InspectArgs, NamesArgs, NetworkCommand};
 pub(crate) use network_arg::NetworkArg;
+pub(crate) use route::{
+    RouteAddArgs, RouteArgs, RouteCommand, RouteDelArgs, RouteVia, check_destination, parse_destination,
+};
 pub(crate) use run::{DEFAULT_MAX_FLOWS, DEFAULT_PER_CONTAINER, MIN_MTU_IPV6, RunArgs, UdpFiltering};
 #[cfg(test)]
 pub(crate) use run::{DEFAULT_SUBNET, DEFAULT_SUBNET6};
 pub(crate) use show::{
     ConntrackCommand, ContainerArgs, FdbCommand, FlowArgs, JsonArgs, MetricsArgs, PortArgs, PsArgs,
     PublishArgs, StatsArgs,
+};
+pub(crate) use uplink::{
+    LinkMac, LinkTo, Netns, PortMapping, UplinkAddress4, UplinkAddress6, UplinkLink, UplinkNat,
 };
 pub(crate) use values::{Exposed, Outbound, Target, parse_mac, parse_name, parse_network};
 
@@ -111,6 +119,8 @@ pub(crate) enum Command {
     Unwire(PairArgs),
     /// List wires
     Wires(JsonArgs),
+    /// Routes of a network: to networks behind a router, and to other networks of the daemon
+    Route(RouteArgs),
     /// List or end flows: the entries of the connection tracking table
     #[command(subcommand)]
     Conntrack(ConntrackCommand),

@@ -12,11 +12,12 @@ use pontoon_switch::MacAddr;
 use super::JsonArgs;
 use super::network_arg::parse_vlan;
 use super::run::MIN_MTU_IPV6;
+use super::uplink::UplinkArgs;
 use super::values::{
     Opt, parse_any_subnet, parse_domain, parse_host, parse_host4, parse_host6, parse_mac, parse_name,
     parse_network, parse_publish_address, parse_range, parse_server,
 };
-use crate::api::{ConnectRequest, EndpointKind, EndpointSpec, GatewayChoice, NetworkSpec};
+use crate::api::{ConnectRequest, EndpointKind, EndpointSpec, GatewayChoice, NetworkSpec, UplinkSpec};
 
 /// `pontoon network`.
 #[derive(Debug, Clone, Subcommand)]
@@ -68,6 +69,13 @@ Options by name, for -o KEY=VALUE:
                               of this name; root only
   vlan=ID                     the VLAN that the gateway is in
   trunk=ID[,ID..]             the VLANs that the port of parent or tap carries
+  uplink-nat=HOW              masquerade: what leaves by the uplink has the
+                              gateway's address there; route: its own
+  uplink-nat6=HOW             the same for IPv6
+  mapping=HOW                 endpoint: a container's port is one port of the
+                              gateway's, whomever it talks to; connection: one
+                              for each connection
+  uplink-mtu=N                MTU of the uplink [default: that of the link]
 
 Docker's names for what has an option here are taken as well:
   com.docker.network.bridge.enable_icc=BOOL         --icc
@@ -81,6 +89,10 @@ Examples:
   pontoon network create --subnet 10.31.0.0/24 --subnet fd31::/64 \\
       --icc=false guarded
   pontoon network create --internal quiet
+  sudo pontoon network create --uplink packet:eth1 edge
+  sudo pontoon network create --uplink veth:wan0@router \\
+      --uplink-address 192.0.2.9/24 --uplink-gateway 192.0.2.1 lab
+  pontoon network create --uplink switch:shop inner
   sudo pontoon network create --subnet 192.0.2.0/24 --gateway none \\
       -o parent=eth1 -o router=192.0.2.1 lan")]
 pub(crate) struct CreateArgs {
@@ -132,6 +144,9 @@ pub(crate) struct CreateArgs {
     /// Where ports are published whose -p names no address [default: all addresses]
     #[arg(long, value_name = "ADDR", value_parser = parse_publish_address)]
     pub(crate) publish_address: Option<IpAddr>,
+
+    #[command(flatten)]
+    pub(crate) uplink: UplinkArgs,
 
     /// An option by its name, see below; repeatable
     #[arg(short, long, value_name = "KEY=VALUE")]
@@ -197,8 +212,28 @@ impl CreateArgs {
             dns: self.dns.clone(),
             dns_search: self.dns_search.clone(),
             publish_address: self.publish_address,
+            uplink: self.uplink()?,
             options: self.options()?,
         })
+    }
+
+    fn uplink(&self) -> Result<Option<UplinkSpec>> {
+        let spec = self.uplink.spec()?;
+        if spec.is_some() {
+            ensure!(
+                !self.internal,
+                "--uplink is a way out, and --internal means that there is none: leave one of them out"
+            );
+            ensure!(
+                !self.gateway.contains(&GatewayArg::None),
+                "--uplink is a link of the gateway's, and with --gateway none there is none: leave one of them out"
+            );
+            ensure!(
+                self.publish_address.is_none(),
+                "with --uplink ports are published at the gateway's address there: leave --publish-address out"
+            );
+        }
+        Ok(spec)
     }
 
     fn gateway(&self) -> Result<GatewayChoice> {

@@ -10,6 +10,7 @@ use pontoon_nat::publish::PublishSpec;
 use pontoon_switch::MacAddr;
 
 use super::network_arg::NetworkArg;
+use super::uplink::{PortMapping, UplinkArgs, UplinkNat};
 use super::values::{
     AddHost, Exposed, Outbound, parse_container, parse_domain, parse_hostname, parse_mac, parse_subnet,
     parse_subnet6,
@@ -76,7 +77,8 @@ Examples:
   pontoon run -P --expose 80 --expose 443 -- nginx -g 'daemon off;'
   pontoon run --name web --network front:gw-priority=1 \\
       --network back:ip=10.30.0.7,alias=www -- nginx -g 'daemon off;'
-  pontoon run --network back --link web:shop -- curl http://shop/"
+  pontoon run --network back --link web:shop -- curl http://shop/
+  sudo pontoon run --uplink packet:eth1 -p 80 -- nginx -g 'daemon off;'"
 )]
 pub(crate) struct RunArgs {
     /// The container's name [default: made up]
@@ -191,6 +193,44 @@ pub(crate) struct RunArgs {
         conflicts_with = "network"
     )]
     pub(crate) outbound: Vec<Outbound>,
+
+    #[command(flatten)]
+    pub(crate) uplink: UplinkArgs,
+
+    /// What becomes of IPv4 addresses that leave by the uplink
+    #[arg(
+        long,
+        value_name = "HOW",
+        value_enum,
+        requires = "uplink",
+        help_heading = "Uplink"
+    )]
+    pub(crate) uplink_nat: Option<UplinkNat>,
+
+    /// What becomes of IPv6 addresses that leave by the uplink
+    #[arg(
+        long,
+        value_name = "HOW",
+        value_enum,
+        requires = "uplink",
+        help_heading = "Uplink"
+    )]
+    pub(crate) uplink_nat6: Option<UplinkNat>,
+
+    /// How a container's port becomes one of the gateway's on the uplink (RFC 4787, section 4.1)
+    #[arg(
+        long,
+        value_name = "HOW",
+        value_enum,
+        requires = "uplink",
+        help_heading = "Uplink"
+    )]
+    pub(crate) mapping: Option<PortMapping>,
+
+    /// MTU of the uplink in bytes [default: that of the link]
+    #[arg(long, value_name = "N", requires = "uplink", value_parser = clap::value_parser!(u16).range(68..=65520),
+          help_heading = "Uplink")]
+    pub(crate) uplink_mtu: Option<u16>,
 
     /// The container's IPv4 address [default: the next free one]
     #[arg(long, value_name = "ADDR", help_heading = "Container")]

@@ -65,6 +65,10 @@ pub(crate) struct PortArgs {
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum ConntrackCommand {
     /// List flows: protocol, state, both tuples, age, packets and bytes each way
+    ///
+    /// A line has the layout of conntrack-tools: protocol, its number, seconds until it ends, state, the tuple of whoever opened it
+    /// with what came by it, that of the answers, and the mark: the number of the publishing rule that it came by, 0 if it came by
+    /// none. Then its age in seconds, network, container, and whether it was opened from inside (out) or outside (in).
     Ls(FlowArgs),
     /// End flows: their connections are reset, their mappings forgotten
     Flush(FlowArgs),

@@ -8,6 +8,7 @@ use super::*;
 
 mod networks;
 mod reach;
+mod uplink;
 
 fn run(words: &[&str]) -> RunArgs {
     match parse(words).map(|cli| cli.command) {

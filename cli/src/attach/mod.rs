@@ -32,6 +32,7 @@ pub(crate) use task::{Attach, Kind, Made, Task};
 mod interface;
 mod place;
 mod task;
+mod uplink;
 mod veth;
 
 use task::Answer;
@@ -221,8 +222,12 @@ fn serve(mut socket: FdSocket) -> Result<()> {
 fn perform(task: &Task, place: Option<BorrowedFd<'_>>) -> Result<(Option<Made>, Option<OwnedFd>)> {
     let opens_tap = match task {
         Task::Attach(attach) => matches!(attach.kind, Kind::Tap | Kind::ExistingTap),
-        Task::HostTap { .. } | Task::Tap { .. } => true,
-        Task::Default { .. } | Task::Detach { .. } | Task::Packet { .. } => false,
+        Task::HostTap { .. } | Task::Tap { .. } | Task::UplinkTap { .. } => true,
+        Task::Default { .. }
+        | Task::Detach { .. }
+        | Task::Packet { .. }
+        | Task::UplinkPacket { .. }
+        | Task::UplinkVeth { .. } => false,
     };
     if opens_tap {
         check_device()?;
@@ -266,6 +271,32 @@ fn perform(task: &Task, place: Option<BorrowedFd<'_>>) -> Result<(Option<Made>, 
         }
         Task::Tap { interface } => {
             let (link, fd) = tap(&mut netlink, interface).map_err(of_host)?;
+            Ok((Some(made(interface, &link)), Some(fd)))
+        }
+        Task::UplinkPacket {
+            interface,
+            mac,
+            ipv4,
+            ipv6,
+            addresses,
+            raise,
+        } => {
+            let wanted = uplink::Wanted {
+                mac: *mac,
+                ipv4: *ipv4,
+                ipv6: *ipv6,
+                addresses,
+                raise: *raise,
+            };
+            let (link, fd) = uplink::packet(&mut netlink, interface, wanted).map_err(of_host)?;
+            Ok((Some(made(interface, &link)), Some(fd)))
+        }
+        Task::UplinkTap { interface, mtu } => {
+            let (link, fd) = uplink::host_tap(&mut netlink, interface, *mtu).map_err(of_host)?;
+            Ok((Some(made(interface, &link)), Some(fd)))
+        }
+        Task::UplinkVeth { interface, mtu } => {
+            let (link, fd) = uplink::pair(&mut netlink, interface, *mtu)?;
             Ok((Some(made(interface, &link)), Some(fd)))
         }
         Task::Default { interface, gateways } => {

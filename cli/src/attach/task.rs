@@ -37,6 +37,35 @@ pub(crate) enum Task {
         /// The interface's name.
         interface: String,
     },
+    /// Open a packet socket on an interface that is there, for an uplink. Answered with the socket.
+    UplinkPacket {
+        /// The interface's name.
+        interface: String,
+        /// The MAC address that is used on it; its own if none. With its own, what the host would forward as well is refused.
+        mac: Option<MacAddr>,
+        /// Whether IPv4 is used on it.
+        ipv4: bool,
+        /// Whether IPv6 is.
+        ipv6: bool,
+        /// Addresses that are used on it: refused if the host has one of them there.
+        addresses: Vec<IpAddr>,
+        /// Whether the interface is brought up if it is down; refused otherwise.
+        raise: bool,
+    },
+    /// Open a TAP that is there, or make it, up and without addresses. Answered with it.
+    UplinkTap {
+        /// The interface's name.
+        interface: String,
+        /// MTU in bytes of one that is made.
+        mtu: u32,
+    },
+    /// Make a veth pair, one end of it here, up and without addresses. Answered with the packet socket at its far end.
+    UplinkVeth {
+        /// The name of the end here.
+        interface: String,
+        /// MTU in bytes.
+        mtu: u32,
+    },
     /// Make a TAP for the host itself, without any default route. Answered with it.
     HostTap {
         /// The interface's name.

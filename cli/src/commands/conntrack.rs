@@ -1,13 +1,13 @@
 //! `pontoon conntrack`: the flows of running networks, in the layout of conntrack-tools' `conntrack -L`.
 //!
 //! A line is: protocol, its number, seconds until it ends, state, the initiator's tuple with what it has sent, the
-//! tuple of the replies with what was received. Ours adds the age, the network, the container and who opened it.
+//! tuple of the replies with what was received, the mark. Ours adds the age, the network, the container and who opened it.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result};
-use pontoon_nat::flow::{Counters, FlowView};
+use pontoon_nat::flow::{Counters, FlowView, Protocol};
 use serde::de::DeserializeOwned;
 
 use crate::api::{FlowInfo, Flushed};
@@ -73,6 +73,7 @@ fn render(flows: &[FlowInfo]) -> String {
     {
         let FlowView {
             protocol,
+            number,
             state,
             outbound,
             original,
@@ -81,42 +82,34 @@ fn render(flows: &[FlowInfo]) -> String {
             expires,
             sent,
             received,
+            mark,
         } = flow;
         let state = state.to_uppercase().replace('-', "_");
         let direction = if *outbound { "out" } else { "in" };
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
-            "{protocol:<8} {} {expires} {state} {} {} age={age} network={network} container={container} dir={direction}",
-            protocol_number(protocol),
-            tuple(protocol, original, sent),
-            tuple(protocol, reply, received),
+            "{protocol:<8} {number} {expires} {state} {} {} mark={mark} age={age} network={network} container={container} \
+             dir={direction}",
+            tuple(*number, original, sent),
+            tuple(*number, reply, received),
         );
     }
     text
 }
 
-/// The protocol's number in the IP header, as IANA assigns it.
-fn protocol_number(name: &str) -> &'static str {
-    match name {
-        "tcp" => "6",
-        "udp" => "17",
-        "icmp" => "1",
-        "icmpv6" => "58",
-        _ => "?",
-    }
-}
-
-fn tuple(protocol: &str, (from, to): &(SocketAddr, SocketAddr), counters: &Counters) -> String {
-    let ends = format!("src={} dst={}", from.ip(), to.ip());
-    let ports = if protocol.starts_with("icmp") {
-        format!("id={}", from.port())
-    } else {
-        format!("sport={} dport={}", from.port(), to.port())
+fn tuple(number: u8, (from, to): &(SocketAddr, SocketAddr), counters: &Counters) -> String {
+    let ports = match Protocol::of(number, from.ip()) {
+        Protocol::Tcp | Protocol::Udp => format!(" sport={} dport={}", from.port(), to.port()),
+        Protocol::Icmp | Protocol::Icmp6 => format!(" id={}", from.port()),
+        Protocol::Other(_) => String::new(),
     };
     format!(
-        "{ends} {ports} packets={} bytes={}",
-        counters.packets, counters.bytes
+        "src={} dst={}{ports} packets={} bytes={}",
+        from.ip(),
+        to.ip(),
+        counters.packets,
+        counters.bytes
     )
 }
 
@@ -124,13 +117,14 @@ fn tuple(protocol: &str, (from, to): &(SocketAddr, SocketAddr), counters: &Count
 mod tests {
     use super::*;
 
-    fn flow(protocol: &str, state: &str, tuples: [&str; 4]) -> FlowInfo {
+    fn flow(protocol: Protocol, state: &str, tuples: [&str; 4]) -> FlowInfo {
         let [a, b, c, d] = tuples.map(|t| t.parse().unwrap());
         FlowInfo {
             network: "shop".into(),
             container: "web".into(),
             flow: FlowView {
-                protocol: protocol.into(),
+                protocol: protocol.name().into(),
+                number: protocol.number(),
                 state: state.into(),
                 outbound: true,
                 original: (a, b),
@@ -145,6 +139,7 @@ mod tests {
                     packets: 5,
                     bytes: 4000,
                 },
+                mark: 7,
             },
         }
     }
@@ -163,13 +158,20 @@ mod tests {
             "[2001:db8::9]:78",
             "[2001:db8::1]:78",
         ];
+        let gre = ["10.0.2.2:0", "192.0.2.9:0", "192.0.2.9:0", "198.51.100.7:0"];
         assert_eq!(
-            render(&[flow("tcp", "syn-sent", tcp), flow("icmpv6", "unreplied", icmp)]),
+            render(&[
+                flow(Protocol::Tcp, "syn-sent", tcp),
+                flow(Protocol::Icmp6, "unreplied", icmp),
+                flow(Protocol::Other(47), "generic", gre),
+            ]),
             "\
 tcp      6 431999 SYN_SENT src=10.0.2.2 dst=192.0.2.9 sport=40000 dport=80 packets=4 bytes=300 src=192.0.2.9 \
-dst=198.51.100.7 sport=80 dport=51000 packets=5 bytes=4000 age=12 network=shop container=web dir=out
+dst=198.51.100.7 sport=80 dport=51000 packets=5 bytes=4000 mark=7 age=12 network=shop container=web dir=out
 icmpv6   58 431999 UNREPLIED src=fd00::2 dst=2001:db8::9 id=77 packets=4 bytes=300 src=2001:db8::9 \
-dst=2001:db8::1 id=78 packets=5 bytes=4000 age=12 network=shop container=web dir=out
+dst=2001:db8::1 id=78 packets=5 bytes=4000 mark=7 age=12 network=shop container=web dir=out
+gre      47 431999 GENERIC src=10.0.2.2 dst=192.0.2.9 packets=4 bytes=300 src=192.0.2.9 dst=198.51.100.7 packets=5 \
+bytes=4000 mark=7 age=12 network=shop container=web dir=out
 "
         );
     }

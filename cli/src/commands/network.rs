@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 
 use super::each;
-use crate::api::{ContainerInfo, NetworkInfo};
+use crate::api::{ContainerInfo, EgressKind, NetworkInfo};
 use crate::args::{ConnectArgs, CreateArgs, DisconnectArgs, JsonArgs, NamesArgs, NetworkCommand};
 use crate::client;
 use crate::output::{self, Table};
@@ -53,19 +53,38 @@ fn ls(args: &JsonArgs) -> Result<()> {
 }
 
 fn render(networks: &[NetworkInfo]) -> String {
-    let mut table = Table::new(&["NAME", "SUBNETS", ">MTU", ">CONTAINERS", "OPTIONS", "SINCE"]);
+    let mut table = Table::new(&[
+        "NAME",
+        "SUBNETS",
+        ">MTU",
+        "EGRESS",
+        ">CONTAINERS",
+        "OPTIONS",
+        "SINCE",
+    ]);
     for n in networks {
         let subnets: Vec<String> = n.subnets.iter().map(|s| s.subnet.to_string()).collect();
         table.row(vec![
             n.name.clone(),
             output::list(&subnets),
             n.mtu.to_string(),
+            egress(n),
             n.endpoints.len().to_string(),
             output::list(&unusual(n)),
             output::timestamp(n.since),
         ]);
     }
     table.render()
+}
+
+/// By what packets leave a network.
+fn egress(network: &NetworkInfo) -> String {
+    match (&network.uplink, network.egress) {
+        (Some(uplink), _) if uplink.up => uplink.link.to_string(),
+        (Some(uplink), _) => format!("{} (down)", uplink.link),
+        (None, EgressKind::Host) => "host".to_owned(),
+        (None, EgressKind::Uplink | EgressKind::None) => "none".to_owned(),
+    }
 }
 
 /// What of a network is not as it is by default.

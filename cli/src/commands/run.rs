@@ -22,7 +22,7 @@ use crate::client::{self, Front};
 use crate::control;
 use crate::covers::OWN_FILES;
 use crate::fdsock::FdSocket;
-use crate::front::plan::{HostPorts, Subnet};
+use crate::front::plan::{HostPorts, Subnet, Tuning, Uplink};
 use crate::front::{self, Attached, Plan, Started};
 use crate::init::{self, FORWARDED_AND_CHILD, FromInit, Identity, Stack, Terminal, ToInit};
 use crate::outbound;
@@ -213,12 +213,17 @@ fn plan(args: &RunArgs, name: &str) -> Result<Plan> {
         dhcp: None,
         private: true,
     };
+    let uplink = uplink(args, name)?;
     let six = args.subnet6().zip(args.gateway6());
     let four = subnet(args.subnet().into(), args.gateway().into());
     let six = six.map(|(net, gateway)| subnet(net.into(), gateway.into()));
+    let subnets: Vec<Subnet> = std::iter::once(four).chain(six).collect();
+    if let Some(uplink) = &uplink {
+        uplink.check_apart(subnets.iter().map(|s| s.net))?;
+    }
     Ok(Plan {
         name: name.to_owned(),
-        subnets: std::iter::once(four).chain(six).collect(),
+        subnets,
         gateway: true,
         mtu: u16::try_from(args.mtu).context("--mtu is at most 65520")?,
         internal: false,
@@ -239,11 +244,27 @@ fn plan(args: &RunArgs, name: &str) -> Result<Plan> {
         outbound: outbound::resolve(&args.outbound)?,
         max_flows: args.max_flows,
         max_flows_per_container: args.flows_per_container(),
+        uplink,
         host: HostPorts::default(),
         storm: Storm::Default,
         options: std::collections::BTreeMap::new(),
         sandbox: args.sandbox.options(),
     })
+}
+
+/// The private network's uplink, if it is to have one.
+fn uplink(args: &RunArgs, name: &str) -> Result<Option<Uplink>> {
+    let Some(spec) = args.uplink.spec()? else {
+        return Ok(None);
+    };
+    let tuning = Tuning {
+        nat4: args.uplink_nat.unwrap_or_default().into(),
+        nat6: args.uplink_nat6.unwrap_or_default().into(),
+        mapping: args.mapping.unwrap_or_default().into(),
+        mtu: args.uplink_mtu,
+    };
+    let uid = rustix::process::geteuid().as_raw();
+    Uplink::of(&spec, name, tuning, uid).map(Some)
 }
 
 fn identity(args: &RunArgs, attached: &Attached, terminal: Terminal) -> Identity {

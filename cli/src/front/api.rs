@@ -1,6 +1,7 @@
 //! The control API: calls to the front's state, and to the packet processes for what only those know.
 
 use std::os::unix::net::UnixStream;
+use std::sync::MutexGuard;
 
 use anyhow::anyhow;
 
@@ -42,16 +43,22 @@ pub(super) fn connection(shared: &Shared, stream: &UnixStream) {
 fn answer(shared: &Shared, uid: u32, call: Call) -> Result<Response, Refused> {
     match call {
         Call::Version => Ok(Response::json(&version(shared))),
-        Call::Networks => Ok(Response::json(&shared.front().network_infos())),
-        Call::CreateNetwork(spec) => create(shared, *spec),
+        Call::Networks => Ok(Response::json(&looked_at(shared).network_infos())),
+        Call::CreateNetwork(spec) => create(shared, uid, *spec),
         Call::Prune => {
             let removed = shared.front().prune()?;
+            shared.wait_for_helpers();
             shared.wake();
             Ok(Response::json(&removed))
         }
-        Call::Network { network } => Ok(Response::json(&shared.front().network_info(&network)?)),
+        Call::Network { network } => {
+            let mut front = shared.front();
+            front.look_at_uplink(&network);
+            Ok(Response::json(&front.network_info(&network)?))
+        }
         Call::RemoveNetwork { network } => {
             shared.front().remove(&network)?;
+            shared.wait_for_helpers();
             shared.wake();
             Ok(Response::empty())
         }
@@ -67,14 +74,25 @@ fn answer(shared: &Shared, uid: u32, call: Call) -> Result<Response, Refused> {
             shared.wake();
             Ok(Response::empty())
         }
-        Call::Containers => Ok(Response::json(&shared.front().container_infos())),
+        Call::Routes { network } => Ok(Response::json(&shared.front().routes_of(&network)?)),
+        Call::AddRoute { network, route } => {
+            let route = shared.front().add_route(&network, route)?;
+            shared.wake();
+            Ok(Response::with_status(201, &route))
+        }
+        Call::RemoveRoute { network, to } => {
+            shared.front().remove_route(&network, to)?;
+            Ok(Response::empty())
+        }
+        Call::Containers => Ok(Response::json(&looked_at(shared).container_infos())),
         Call::Attach(request) => {
             let begun = shared.front().begin_attach(uid, *request)?;
             let info = attached(shared, begun, |front, attaching| front.finish_attach(attaching))?;
             Ok(Response::with_status(201, &info))
         }
         Call::Container { container } => {
-            let front = shared.front();
+            let mut front = shared.front();
+            front.look_at_uplinks_of(&container);
             let container = front.container(&container)?;
             Ok(Response::json(&front.container_info(container)))
         }
@@ -155,7 +173,14 @@ fn version_of(front: &Front) -> Version {
     }
 }
 
-fn create(shared: &Shared, spec: NetworkSpec) -> Result<Response, Refused> {
+/// The front, which knows what uplinks are like now.
+fn looked_at(shared: &Shared) -> MutexGuard<'_, Front> {
+    let mut front = shared.front();
+    front.look_at_uplinks();
+    front
+}
+
+fn create(shared: &Shared, uid: u32, spec: NetworkSpec) -> Result<Response, Refused> {
     let mut front = shared.front();
     crate::args::parse_network(&spec.name)
         .map_err(|e| refused(400, anyhow!("network `{}`: {e}", spec.name)))?;
@@ -168,7 +193,7 @@ fn create(shared: &Shared, spec: NetworkSpec) -> Result<Response, Refused> {
             ),
         ));
     }
-    let plan = Plan::of_spec(spec, &mut Chooser::new(&front)).map_err(|e| refused(400, e))?;
+    let plan = Plan::of_spec(spec, uid, &mut Chooser::new(&front)).map_err(|e| refused(400, e))?;
     let info = front.create(plan)?;
     drop(front);
     shared.wake();

@@ -172,9 +172,11 @@ fn create_configured(front: &mut Front, networks: Vec<NetworkSpec>) -> Result<()
             !Chooser::is_private(&name),
             "the configuration's network {name} has the name of a private network that is running: choose another"
         );
-        let plan = Plan::of_spec(spec, &mut Chooser::new(front));
-        plan.and_then(|plan| front.create(plan).map_err(|e| e.error))
+        let own = rustix::process::geteuid().as_raw();
+        let plan = Plan::of_spec(spec, own, &mut Chooser::new(front));
+        plan.and_then(|plan| front.keep(plan).map_err(|e| e.error))
             .with_context(|| format!("cannot make the configuration's network {name}"))?;
+        front.save_or_log();
     }
     Ok(())
 }
@@ -245,6 +247,10 @@ impl Chooser {
 }
 
 impl Choice for Chooser {
+    fn avoid(&mut self, net: IpNet) {
+        self.taken.push(net);
+    }
+
     fn subnet4(&mut self) -> Result<IpNet> {
         let of_host: Vec<IpAddr> = pnet::datalink::interfaces()
             .into_iter()
@@ -275,7 +281,7 @@ impl Choice for Chooser {
             .map(|n| Ipv6Addr::from(prefix | u128::from(n) << 64))
             .filter_map(|address| Ipv6Net::new(address, 64).ok())
             .map(IpNet::V6)
-            .find(|net| !self.taken.contains(net))
+            .find(|net| !self.taken.iter().any(|t| t.contains(net) || net.contains(t)))
             .context("no subnet of IPv6 is left to choose: give --subnet")
     }
 }

@@ -171,11 +171,17 @@ impl Front {
         };
         self.next_rule += 1;
         self.rules.push(rule.clone());
-        if let Err(e) = self.apply_rules(&rule.container) {
+        let added = self
+            .apply_rules(&rule.container)
+            .and_then(|()| Ok(self.save_for_good()?));
+        if let Err(e) = added {
             self.rules.pop();
+            // A gateway that has it already is to forget it.
+            if let Err(e) = self.send_sources(&rule.container, rule.protocol, rule.port) {
+                tracing::error!("a rule that could not be added may be in force: {:#}", e.error);
+            }
             return Err(e);
         }
-        self.save_for_good()?;
         Ok(rule)
     }
 

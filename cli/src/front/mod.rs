@@ -8,9 +8,13 @@
 //! |---|---|
 //! | [`registry`] | what there is: networks, containers and their interfaces |
 //! | [`plan`], [`network`], [`packet_link`] | what a network is to be; the network; its packet process |
+//! | [`networks`], [`revive`] | networks are made and removed; packet processes that died are started anew |
+//! | [`uplink`], [`trial`], [`patches`] | a network's own link to the world; one try to make it; one that is a port of another network |
+//! | [`routes`], [`judge`], [`cables`] | routes, which of them can be, and the cables between networks that they need |
 //! | [`place`], [`attach`] | where a container is; how it comes, joins, leaves and goes |
 //! | [`host_ports`] | what of the host is on a network |
-//! | [`publish`], [`links`], [`wires`] | published ports; links, rules and names; wires |
+//! | [`publish`], [`published`], [`claims`] | published ports; what they are called; those of uplinks, which no socket keeps |
+//! | [`links`], [`wires`] | links, rules and names; wires |
 //! | [`state`] | what outlives the daemon |
 //! | [`serve`], [`api`] | the loop that watches everything; the calls of the control socket |
 
@@ -18,19 +22,31 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 mod api;
 mod attach;
+mod cables;
 mod capture_file;
+mod claims;
 pub(crate) mod daemon;
 mod host_ports;
+mod judge;
 mod links;
 mod network;
+mod networks;
 mod packet_link;
+mod patches;
 mod place;
 pub(crate) mod plan;
 pub(crate) mod private;
 mod publish;
+mod published;
 mod registry;
+mod revive;
+mod routes;
 mod serve;
 mod state;
+#[cfg(test)]
+mod tests;
+mod trial;
+mod uplink;
 mod wires;
 
 pub(crate) use plan::Plan;

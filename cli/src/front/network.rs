@@ -3,7 +3,7 @@
 //! Whose the addresses and ports are is the business of [`super::registry`]. A packet process that dies can be replaced
 //! ([`Network::restart`]); what was on its switch is gone then, and is put there again by whoever knows it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -12,12 +12,15 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow, bail};
 use ipnet::IpNet;
 use pontoon_nat::config::{Config, Egress, HostLoopback, Subnet4, Subnet6};
+use pontoon_nat::routed::Route;
 use pontoon_switch::MacAddr;
 
+use super::claims::Claims;
 use super::packet_link::PacketLink;
 use super::plan::Plan;
+use super::uplink::Live;
 use super::{Refused, now, refused};
-use crate::api::{EndpointInfo, NetworkInfo, SubnetInfo};
+use crate::api::{EgressKind, EndpointInfo, NetworkInfo, SubnetInfo};
 use crate::bind::Versions;
 use crate::ipam::{Pool, mac_for};
 use crate::packet::protocol::{Command, Event, NetworkConfig, PortSettings, Reply};
@@ -39,6 +42,14 @@ pub(super) struct Network {
     pub(super) host_ports: Vec<(u32, String)>,
     /// What the host itself has of the network.
     pub(super) of_host: Option<Taken>,
+    /// The gateway's own link to the world.
+    pub(super) live: Live,
+    /// Ports published at its address.
+    pub(super) claims: Claims,
+    /// The routes that the gateway knows.
+    pub(super) told_routes: Vec<Route>,
+    /// What is behind ports, as far as the switch knows.
+    pub(super) told_behind: BTreeMap<u32, Vec<IpNet>>,
 }
 
 /// Addresses and a MAC address that were taken for an interface.
@@ -55,7 +66,14 @@ pub(super) struct Taken {
 impl Network {
     /// Begins to make the network of `plan`: starts its packet process, and has it configure itself. `host` is the host's
     /// resolv.conf.
-    pub(super) fn begin(mut plan: Plan, host: &ResolvConf, since: Option<u64>) -> Result<Self> {
+    pub(super) fn begin(plan: Plan, host: &ResolvConf, since: Option<u64>) -> Result<Self> {
+        let mut network = Self::without_process(plan, host, since)?;
+        network.start(network.config(host))?;
+        Ok(network)
+    }
+
+    /// The network of `plan` with nobody who does its work: [`Network::restart`] starts its packet process.
+    pub(super) fn without_process(mut plan: Plan, host: &ResolvConf, since: Option<u64>) -> Result<Self> {
         if !Path::new("/proc/net/if_inet6").exists() {
             plan.subnets.retain(|s| matches!(s.net, IpNet::V4(_)));
         }
@@ -79,7 +97,7 @@ impl Network {
         {
             pool.keep(first.into(), last.into());
         }
-        let mut network = Self {
+        Ok(Self {
             plan,
             gateway_mac,
             pools,
@@ -90,9 +108,15 @@ impl Network {
             packet_pid: 0,
             host_ports: Vec::new(),
             of_host: None,
-        };
-        network.start(config)?;
-        Ok(network)
+            live: Live::default(),
+            claims: Claims::default(),
+            told_routes: Vec::new(),
+            told_behind: BTreeMap::new(),
+        })
+    }
+
+    fn config(&self, host: &ResolvConf) -> Config {
+        gateway_config(&self.plan, self.gateway_mac, &self.search, host)
     }
 
     /// Starts the packet process and has it configure itself, which is to be waited for.
@@ -134,14 +158,22 @@ impl Network {
         }
     }
 
-    /// Puts a new packet process in the place of one that is dead. Its switch has no ports.
+    /// Puts a new packet process in the place of one that is dead, or of none. Its switch has no ports.
     pub(super) fn restart(&mut self, host: &ResolvConf) -> Result<()> {
+        self.begin_again(host)?;
+        self.configured()
+    }
+
+    /// Begins what [`Network::restart`] does, which is to be waited for with [`Network::configured`].
+    pub(super) fn begin_again(&mut self, host: &ResolvConf) -> Result<()> {
         if let Some(link) = self.link.take() {
             link.end();
         }
         self.host_ports.clear();
-        self.start(gateway_config(&self.plan, self.gateway_mac, &self.search, host))?;
-        self.configured()
+        self.live.forget_port();
+        self.told_routes.clear();
+        self.told_behind.clear();
+        self.start(self.config(host))
     }
 
     /// The network's name.
@@ -191,6 +223,12 @@ impl Network {
         }
     }
 
+    /// Whether the packet process has said something by itself that [`Network::events`] is to take, and of which its socket tells
+    /// nothing any more.
+    pub(super) fn has_heard(&self) -> bool {
+        self.link.as_ref().is_some_and(PacketLink::has_heard)
+    }
+
     /// Makes a descriptor a port of the switch; its number.
     pub(super) fn add_port(&mut self, settings: PortSettings, fds: &[BorrowedFd<'_>]) -> Result<u32> {
         match self.call(&Command::AddPort(Box::new(settings)), fds)? {
@@ -199,8 +237,9 @@ impl Network {
         }
     }
 
-    /// Takes a port away, with its flows and rules.
+    /// Takes a port or an uplink away, with its flows and rules.
     pub(super) fn remove_port(&mut self, port: u32) {
+        self.told_behind.remove(&port);
         if let Err(e) = self.call(&Command::RemovePort { port }, &[]) {
             tracing::warn!("cannot remove port {port} of network {}: {e:#}", self.plan.name);
         }
@@ -276,6 +315,13 @@ impl Network {
         Ok(taken)
     }
 
+    /// The addresses of routers, which are given to nobody who does not ask for them.
+    pub(super) fn keep_routers(&mut self, addresses: &[IpAddr]) {
+        for pool in &mut self.pools {
+            pool.keep_routers(addresses);
+        }
+    }
+
     /// What was taken is free again.
     pub(super) fn release(&mut self, addresses: &[IpAddr], mac: MacAddr) {
         self.give_back(addresses);
@@ -339,6 +385,12 @@ impl Network {
             dns: plan.dns.clone(),
             search: self.search.clone(),
             publish_address: plan.publish_address,
+            egress: match (plan.gateway && !plan.internal, &plan.uplink) {
+                (true, Some(_)) => EgressKind::Uplink,
+                (true, None) => EgressKind::Host,
+                (false, _) => EgressKind::None,
+            },
+            uplink: plan.uplink.as_ref().map(|uplink| self.uplink_info(uplink)),
             options: plan.options.clone(),
             persistent,
             since: self.since,
@@ -383,7 +435,11 @@ fn gateway_config(plan: &Plan, mac: MacAddr, search: &[String], host: &ResolvCon
             HostLoopback::Unreachable
         },
         link_local: plan.link_local,
-        egress: if plan.internal { Egress::None } else { Egress::Host },
+        egress: match (plan.internal, &plan.uplink) {
+            (true, _) => Egress::None,
+            (false, Some(_)) => Egress::Uplink,
+            (false, None) => Egress::Host,
+        },
         filtering: plan.filtering,
         max_flows: plan.max_flows,
         max_flows_per_container: plan.max_flows_per_container,

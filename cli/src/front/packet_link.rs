@@ -67,28 +67,39 @@ impl PacketLink {
 
     /// Sends a command, whose [`PacketLink::answer`] is to be taken before the next.
     pub(super) fn send(&mut self, command: &Command, fds: &[BorrowedFd<'_>]) -> Result<()> {
-        self.socket
-            .send(command, fds)
-            .context("the packet process takes no commands")
+        let sent = self.socket.send(command, fds);
+        if let Err(e) = &sent
+            && e.kind() == io::ErrorKind::WouldBlock
+        {
+            self.give_up();
+        }
+        sent.context("the packet process takes no commands")
     }
 
-    /// Waits for the answer to the command that was sent.
+    /// Waits for the answer to the command that was sent. A packet process that gives none is ended: nobody is to wait for it a
+    /// second time, nor to take the answer that it might give later for that to another command.
     ///
     /// # Errors
     /// As [`PacketLink::call`].
     pub(super) fn answer(&mut self) -> Result<Reply> {
         loop {
-            match self
-                .socket
-                .recv::<Message>()
-                .context("the packet process does not answer")?
-            {
-                Some((Message::Reply(Reply::Failed(why)), _)) => bail!(why),
-                Some((Message::Reply(reply), _)) => return Ok(reply),
-                Some((Message::Event(event), _)) => self.events.push(event),
-                None => bail!("the packet process died: {}", self.last_words()),
+            match self.socket.recv::<Message>() {
+                Ok(Some((Message::Reply(Reply::Failed(why)), _))) => bail!(why),
+                Ok(Some((Message::Reply(reply), _))) => return Ok(reply),
+                Ok(Some((Message::Event(event), _))) => self.events.push(event),
+                Ok(None) => bail!("the packet process died: {}", self.last_words()),
+                Err(e) => {
+                    self.give_up();
+                    return Err(e).context("the packet process does not answer, and was ended");
+                }
             }
         }
+    }
+
+    /// Ends one that is stuck, which even a stopped process is by this. What waits for its socket finds it closed.
+    fn give_up(&mut self) {
+        tracing::error!("the packet process {} does not answer: ending it", self.pid());
+        let _ = self.child.kill();
     }
 
     /// Events that have come; an error once it is dead.
@@ -96,7 +107,7 @@ impl PacketLink {
         loop {
             match self.socket.try_recv::<Message>() {
                 Ok(Some((Message::Event(event), _))) => self.events.push(event),
-                // An answer that came after we had given up waiting for it.
+                // An answer that came just before the process was ended for having none.
                 Ok(Some((Message::Reply(_), _))) => {}
                 Ok(None) => bail!("the packet process died: {}", self.last_words()),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
@@ -105,6 +116,11 @@ impl PacketLink {
                 Err(e) => return Err(e).context("the packet process cannot be understood"),
             }
         }
+    }
+
+    /// Whether something was heard while an answer was waited for. Its socket is not readable for that any more.
+    pub(super) fn has_heard(&self) -> bool {
+        !self.events.is_empty()
     }
 
     fn last_words(&mut self) -> String {
@@ -136,5 +152,44 @@ impl PacketLink {
         tracing::warn!("the packet process does not end: killing it");
         let _ = child.kill();
         let _ = child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_is_stuck_is_waited_for_once() {
+        let (socket, theirs) = FdSocket::pair().expect("a pair");
+        socket
+            .set_timeout(Some(Duration::from_millis(50)))
+            .expect("a time");
+        let child = Program::new("sleep")
+            .arg("60")
+            .stdin(theirs)
+            .spawn()
+            .expect("sleep");
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, Signal::STOP).expect("stopped");
+        let mut link = PacketLink {
+            watched: Arc::new(socket.as_fd().try_clone_to_owned().expect("a handle")),
+            socket,
+            child,
+            events: Vec::new(),
+        };
+        let error = format!(
+            "{:#}",
+            link.call(&Command::Ping, &[]).expect_err("it does not answer")
+        );
+        assert!(error.contains("does not answer"), "{error}");
+        // Its socket closes with it, which is how everybody hears of it.
+        let error = format!("{:#}", link.call(&Command::Ping, &[]).expect_err("it is dead"));
+        assert!(!error.contains("does not answer"), "{error}");
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while link.events().is_ok() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(format!("{:#}", link.events().expect_err("it is dead")).contains("SIGKILL"));
     }
 }

@@ -6,17 +6,25 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use ipnet::IpNet;
 use pontoon_nat::config::{Filtering, LinkLocal, Outbound};
 use serde::{Deserialize, Serialize};
 
 use crate::api::{GatewayChoice, NetworkSpec};
-use crate::args::{self, DEFAULT_MAX_FLOWS, DEFAULT_PER_CONTAINER, MIN_MTU_IPV6};
+use crate::args::MIN_MTU_IPV6;
 use crate::ipam::Pool;
 use crate::outbound;
 use crate::packet::protocol::Storm;
 use crate::sandbox::SandboxOptions;
+
+mod options;
+#[cfg(test)]
+mod tests;
+mod uplink;
+
+use options::Options;
+pub(crate) use uplink::{Tuning, Uplink};
 
 /// What a network is to be.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -51,6 +59,9 @@ pub(crate) struct Plan {
     pub(crate) max_flows: u32,
     /// Bound on the flows of each container.
     pub(crate) max_flows_per_container: u32,
+    /// The gateway's own link to the world, in the place of the host's sockets.
+    #[serde(default)]
+    pub(crate) uplink: Option<Uplink>,
     /// What of the host is on the switch.
     pub(crate) host: HostPorts,
     /// Frames to everybody that a container may send in a second.
@@ -117,14 +128,16 @@ pub(super) trait Choice {
     fn subnet4(&mut self) -> Result<IpNet>;
     /// A range of IPv6.
     fn subnet6(&mut self) -> Result<IpNet>;
+    /// What is chosen is not to be in this range.
+    fn avoid(&mut self, net: IpNet);
 }
 
 impl Plan {
-    /// Completes what `network create` asks for.
+    /// Completes what `network create` asks for, on behalf of the user `uid`.
     ///
     /// # Errors
     /// Values that do not fit each other, and options that do not exist.
-    pub(super) fn of_spec(spec: NetworkSpec, choice: &mut impl Choice) -> Result<Self> {
+    pub(super) fn of_spec(spec: NetworkSpec, uid: u32, choice: &mut impl Choice) -> Result<Self> {
         let options = Options::of(&spec.options)?;
         let mtu = options.mtu.unwrap_or(spec.mtu);
         ensure!(
@@ -144,7 +157,14 @@ impl Plan {
             !(spec.internal && options.host.parent.is_some()),
             "an internal network has no way out, so no --opt parent: leave one of them out"
         );
+        let uplink = Self::uplink(&spec, &options, uid)?;
+        for net in uplink.iter().flat_map(Uplink::fixed_nets) {
+            choice.avoid(net);
+        }
         let subnets = Self::subnets(&spec, &options, mtu, choice)?;
+        if let Some(uplink) = &uplink {
+            uplink.check_apart(subnets.iter().map(|s| s.net))?;
+        }
         ensure!(
             spec.publish_address.is_none() || gateway && !spec.internal,
             "nothing can be published on a network without a gateway or a way out: leave --publish-address out"
@@ -166,11 +186,57 @@ impl Plan {
             outbound: outbound::resolve(&options.outbound)?,
             max_flows: options.max_flows,
             max_flows_per_container: options.max_flows_per_container.min(options.max_flows),
+            uplink,
             host: options.host,
             storm: options.storm,
             options: spec.options,
             sandbox: SandboxOptions::default(),
         })
+    }
+
+    fn uplink(spec: &NetworkSpec, options: &Options, uid: u32) -> Result<Option<Uplink>> {
+        let Some(wanted) = &spec.uplink else {
+            if let Some(key) = &options.of_uplink {
+                bail!(
+                    "--opt {key} is about an uplink, and there is none: give --uplink too, or leave it out"
+                );
+            }
+            return Ok(None);
+        };
+        ensure!(
+            !spec.internal,
+            "an internal network has no way out, so no --uplink: leave one of them out"
+        );
+        ensure!(
+            spec.gateway != GatewayChoice::None,
+            "--uplink is a link of the gateway's: leave --gateway none out"
+        );
+        ensure!(
+            spec.publish_address.or(options.publish_address).is_none(),
+            "with --uplink ports are published at the gateway's address there: leave --publish-address out"
+        );
+        ensure!(
+            options.outbound.is_empty() && !options.host_loopback,
+            "--opt {} is about the host's sockets, and a network with --uplink does not use them: leave one of them out",
+            if options.host_loopback {
+                "host-loopback"
+            } else {
+                "outbound"
+            }
+        );
+        let on_switch = [&options.host.parent, &options.host.tap, &options.host.host_tap];
+        if let Some(interface) = wanted.link.host_interface()
+            && on_switch.iter().any(|other| other.as_deref() == Some(interface))
+        {
+            bail!("{interface} is the uplink, so it cannot be on the switch too: leave one of them out");
+        }
+        let tuning = Tuning {
+            nat4: options.nat4,
+            nat6: options.nat6,
+            mapping: options.mapping,
+            mtu: options.uplink_mtu,
+        };
+        Uplink::of(wanted, &spec.name, tuning, uid).map(Some)
     }
 
     fn subnets(
@@ -296,255 +362,4 @@ fn last_quarter(range: IpNet) -> Option<(IpAddr, IpAddr)> {
     let count = (last - first) / 4;
     let at = |bits: u32| IpAddr::V4(bits.into());
     Some((at(last - count), at(last - 1)))
-}
-
-/// The options, read.
-#[derive(Debug)]
-struct Options {
-    host: HostPorts,
-    routers: Vec<IpAddr>,
-    storm: Storm,
-    host_loopback: bool,
-    link_local: LinkLocal,
-    filtering: Filtering,
-    outbound: Vec<args::Outbound>,
-    max_flows: u32,
-    max_flows_per_container: u32,
-    dhcp: Option<(IpAddr, IpAddr)>,
-    icc: Option<bool>,
-    publish_address: Option<IpAddr>,
-    mtu: Option<u16>,
-}
-
-impl Options {
-    fn of(given: &BTreeMap<String, String>) -> Result<Self> {
-        let mut options = Self {
-            host: HostPorts::default(),
-            routers: Vec::new(),
-            storm: Storm::Default,
-            host_loopback: false,
-            link_local: LinkLocal::Refused,
-            filtering: Filtering::AddressDependent,
-            outbound: Vec::new(),
-            max_flows: DEFAULT_MAX_FLOWS,
-            max_flows_per_container: DEFAULT_PER_CONTAINER,
-            dhcp: None,
-            icc: None,
-            publish_address: None,
-            mtu: None,
-        };
-        for (key, value) in given {
-            options
-                .set(key, value)
-                .with_context(|| format!("--opt {key}={value}"))?;
-        }
-        Ok(options)
-    }
-
-    fn set(&mut self, key: &str, value: &str) -> Result<()> {
-        match key {
-            "parent" => self.host.parent = Some(interface(value)?),
-            "tap" => self.host.tap = Some(interface(value)?),
-            "host-tap" => self.host.host_tap = Some(interface(value)?),
-            "trunk" => self.host.trunk = value.split(',').map(vlan).collect::<Result<_>>()?,
-            "vlan" => self.host.gateway_vlan = vlan(value)?,
-            "router" => self.routers = list(value, "an address")?,
-            "storm" => {
-                self.storm = match value {
-                    "off" => Storm::Off,
-                    _ => Storm::Frames(number(value)?),
-                }
-            }
-            "host-loopback" => self.host_loopback = switch(value)?,
-            "link-local" => {
-                self.link_local = if switch(value)? {
-                    LinkLocal::Allowed
-                } else {
-                    LinkLocal::Refused
-                }
-            }
-            "udp-filtering" => {
-                self.filtering = match value {
-                    "address" => Filtering::AddressDependent,
-                    "endpoint" => Filtering::EndpointIndependent,
-                    _ => bail!("it is `address` or `endpoint`"),
-                }
-            }
-            "outbound" => {
-                self.outbound = value
-                    .split(',')
-                    .map(|v| v.parse().map_err(|e: String| anyhow!(e)))
-                    .collect::<Result<_>>()?;
-            }
-            "max-flows" => self.max_flows = number(value)?,
-            "max-flows-per-container" => self.max_flows_per_container = number(value)?,
-            "dhcp-range" => {
-                let (first, last) = value
-                    .split_once('-')
-                    .context("expected FIRST-LAST, two addresses")?;
-                self.dhcp = Some((address(first)?, address(last)?));
-            }
-            "com.docker.network.bridge.enable_icc" => self.icc = Some(switch(value)?),
-            "com.docker.network.bridge.host_binding_ipv4" => self.publish_address = Some(address(value)?),
-            "com.docker.network.driver.mtu" => self.mtu = Some(value.parse().context("expected bytes")?),
-            _ => bail!("there is no such option: `pontoon network create --help` lists those there are"),
-        }
-        Ok(())
-    }
-}
-
-fn list<T: std::str::FromStr>(value: &str, what: &str) -> Result<Vec<T>> {
-    value
-        .split(',')
-        .map(|v| v.parse().map_err(|_| anyhow!("`{v}` is not {what}")))
-        .collect()
-}
-
-fn address(value: &str) -> Result<IpAddr> {
-    value.parse().map_err(|_| anyhow!("`{value}` is not an address"))
-}
-
-fn number(value: &str) -> Result<u32> {
-    match value.parse() {
-        Ok(n) if n > 0 => Ok(n),
-        Ok(_) | Err(_) => bail!("`{value}` is not a number above 0"),
-    }
-}
-
-fn vlan(value: &str) -> Result<u16> {
-    match value.parse() {
-        // 802.1Q keeps 0 and 4095 for itself.
-        Ok(id @ 1..=4094) => Ok(id),
-        Ok(_) | Err(_) => bail!("`{value}` is not a VLAN from 1 to 4094"),
-    }
-}
-
-fn switch(value: &str) -> Result<bool> {
-    match value {
-        "true" | "1" => Ok(true),
-        "false" | "0" => Ok(false),
-        _ => bail!("it is `true` or `false`"),
-    }
-}
-
-fn interface(value: &str) -> Result<String> {
-    match value.parse() {
-        Ok(args::Outbound::Interface(name)) => Ok(name),
-        Ok(args::Outbound::Address(_)) | Err(_) => bail!("`{value}` is not the name of an interface"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    struct Given;
-
-    impl Choice for Given {
-        fn subnet4(&mut self) -> Result<IpNet> {
-            Ok("10.89.0.0/24".parse()?)
-        }
-        fn subnet6(&mut self) -> Result<IpNet> {
-            Ok("fd12:3456:789a::/64".parse()?)
-        }
-    }
-
-    fn plan(json: &str) -> Result<Plan> {
-        Plan::of_spec(serde_json::from_str(json)?, &mut Given)
-    }
-
-    #[test]
-    fn what_is_left_out_is_chosen() {
-        let plan = plan(r#"{"name": "n", "ipv6": true}"#).expect("a plan");
-        let of = |i: usize| {
-            (
-                plan.subnets[i].net.to_string(),
-                plan.subnets[i].gateway.expect("one").to_string(),
-            )
-        };
-        assert_eq!(of(0), ("10.89.0.0/24".into(), "10.89.0.1".into()));
-        assert_eq!(of(1), ("fd12:3456:789a::/64".into(), "fd12:3456:789a::1".into()));
-        assert!(plan.icc && !plan.internal && plan.gateway && plan.mtu == 1500);
-    }
-
-    #[test]
-    fn docker0_as_its_daemon_is_told_of_it() {
-        let plan = plan(
-            r#"{"name": "docker0", "subnets": ["172.17.0.0/16"], "gateway": {"at": ["172.17.42.1"]},
-                "ip_ranges": ["172.17.8.0/24"], "mtu": 9000, "reserved": ["172.17.8.9"],
-                "options": {"com.docker.network.bridge.enable_icc": "false",
-                            "com.docker.network.bridge.host_binding_ipv4": "127.0.0.1"}}"#,
-        )
-        .expect("a plan");
-        let subnet = &plan.subnets[0];
-        assert_eq!(subnet.gateway, Some("172.17.42.1".parse().expect("address")));
-        assert_eq!(
-            subnet.dhcp,
-            Some((
-                "172.17.8.192".parse().expect("address"),
-                "172.17.8.254".parse().expect("address")
-            ))
-        );
-        let mut pool = subnet.pool().expect("a pool");
-        assert_eq!(pool.take(None).expect("one").to_string(), "172.17.8.0");
-        assert!(!plan.icc);
-        assert_eq!(plan.publish_address, Some("127.0.0.1".parse().expect("address")));
-    }
-
-    #[test]
-    fn a_lan_has_a_router_of_its_own_or_none() {
-        let plan =
-            plan(r#"{"name": "lan", "gateway": "none", "options": {"parent": "eth1", "trunk": "10,20"}}"#)
-                .expect("a plan");
-        assert!(plan.subnets.is_empty() && !plan.gateway);
-        assert_eq!(plan.host.trunk, [10, 20]);
-    }
-
-    #[test]
-    fn what_does_not_fit_is_refused() {
-        for (json, text) in [
-            (
-                r#"{"name": "n", "subnets": ["10.0.0.1/24"]}"#,
-                "the subnet is 10.0.0.0/24",
-            ),
-            (
-                r#"{"name": "n", "subnets": ["10.0.0.0/24", "10.1.0.0/24"]}"#,
-                "one subnet of IPv4",
-            ),
-            (
-                r#"{"name": "n", "subnets": ["10.0.0.0/24"], "gateway": {"at": ["10.0.1.1"]}}"#,
-                "--gateway 10.0.1.1",
-            ),
-            (
-                r#"{"name": "n", "ip_ranges": ["10.0.0.0/25"]}"#,
-                "give --subnet too",
-            ),
-            (r#"{"name": "n", "mtu": 1000, "ipv6": true}"#, "MTU"),
-            (r#"{"name": "n", "mtu": 40}"#, "68 to 65520"),
-            (
-                r#"{"name": "n", "options": {"colour": "red"}}"#,
-                "--opt colour=red",
-            ),
-            (r#"{"name": "n", "options": {"vlan": "4095"}}"#, "--opt vlan=4095"),
-            (
-                r#"{"name": "n", "options": {"router": "10.89.0.9"}}"#,
-                "--gateway none",
-            ),
-            (
-                r#"{"name": "n", "options": {"dhcp-range": "10.1.0.1-10.1.0.9"}}"#,
-                "dhcp-range",
-            ),
-            (
-                r#"{"name": "n", "internal": true, "publish_address": "127.0.0.1"}"#,
-                "--publish-address",
-            ),
-            (
-                r#"{"name": "n", "subnets": ["10.0.0.0/31"], "gateway": {"at": ["10.0.0.9"]}}"#,
-                "10.0.0.9",
-            ),
-        ] {
-            let error = format!("{:#}", plan(json).expect_err(json));
-            assert!(error.contains(text), "{json}: {error}");
-        }
-    }
 }

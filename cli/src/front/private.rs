@@ -320,6 +320,7 @@ fn begin(plan: Plan, directory: &Path, line: &mut BufReader<UnixStream>) -> Resu
         let first = request_meanwhile(line, front.network(&name).map_err(|e| e.error)?)?
             .map(|request| front.begin_attach(own_uid(), request));
         front.network_mut(&name).map_err(|e| e.error)?.configured()?;
+        front.make_uplink(&name)?;
         let shared = Shared::new(front)?;
         Ok((shared, first))
     };

@@ -1,7 +1,9 @@
 //! What a front has: networks, containers with their interfaces on them, links, rules and wires.
 //!
-//! One lock is over all of it. Nothing here waits for a client or for an attach helper; packet processes answer between two
-//! batches of frames.
+//! One lock is over all of it. Nothing here waits for a client. Packet processes are waited for: they answer between two batches of
+//! frames, and one that does not is ended. Helpers are waited for, for as long as they may take, only where a network is made with what
+//! of the host is on it and with its uplink, where a default route moves, and where interfaces are made again after a packet process has
+//! died; containers that come ([`super::attach`]) and uplinks that are tried again ([`super::trial`]) are waited for without the lock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -13,23 +15,21 @@ use anyhow::{Context, Result, anyhow};
 use ipnet::IpNet;
 use pontoon_nat::publish::PublishSpec;
 
+use super::cables::Cable;
+use super::claims::Claim;
 use super::daemon::{self, SubnetPool};
 use super::links::Link;
 use super::network::Network;
 use super::place::{Known, Place};
-use super::plan::Plan;
 use super::state::StateFile;
 use super::wires::Wire;
 use super::{Refused, refused};
-use crate::api::{ContainerInfo, EndpointInfo, NetworkInfo, PublishedPort, RuleInfo};
+use crate::api::{ContainerInfo, EndpointInfo, NetworkInfo, PublishedPort, RouteInfo, RuleInfo};
 use crate::args::Exposed;
 use crate::attach::Helper;
-use crate::packet::protocol::{Event, NamedAddresses};
+use crate::packet::protocol::NamedAddresses;
 use crate::resolv::ResolvConf;
 use crate::sandbox::SandboxOptions;
-
-/// How long a network whose packet process died at once is left alone before the next try.
-const REST: Duration = Duration::from_secs(1);
 
 /// How long the end of a helper that has answered may be off.
 const NEAR: Duration = Duration::from_millis(20);
@@ -60,6 +60,10 @@ pub(super) struct Front {
     pub(super) rules: Vec<RuleInfo>,
     pub(super) next_rule: u32,
     pub(super) wires: Vec<Wire>,
+    /// Routes of all networks, in the order in which they were added.
+    pub(super) routes: Vec<RouteInfo>,
+    /// Cables between networks that have routes to each other.
+    pub(super) cables: Vec<Cable>,
     /// The attach helper of the first container, waiting for it.
     pub(super) helper: Option<Helper>,
     /// Helpers that have answered, or need not, and are about to end.
@@ -73,9 +77,9 @@ pub(super) struct Front {
     /// Where networks without a subnet get theirs from.
     pub(super) subnet_pools: Vec<SubnetPool>,
     /// Networks without a packet process, and when to try again.
-    broken: BTreeMap<String, Instant>,
+    pub(super) broken: BTreeMap<String, Instant>,
     /// When each network's packet process was last started anew.
-    restarted: BTreeMap<String, Instant>,
+    pub(super) restarted: BTreeMap<String, Instant>,
 }
 
 /// A container.
@@ -110,6 +114,8 @@ pub(super) struct Published {
     pub(super) network: String,
     pub(super) port: PublishedPort,
     pub(super) spec: PublishSpec,
+    /// What keeps it, where no socket does.
+    pub(super) claim: Option<Arc<Claim>>,
 }
 
 impl Container {
@@ -148,6 +154,8 @@ impl Front {
             rules: Vec::new(),
             next_rule: 1,
             wires: Vec::new(),
+            routes: Vec::new(),
+            cables: Vec::new(),
             helper: None,
             spent: Vec::new(),
             tidying: Vec::new(),
@@ -175,87 +183,6 @@ impl Front {
             }
             Life::Daemon(_) => false,
         }
-    }
-
-    /// Makes a network.
-    pub(super) fn create(&mut self, mut plan: Plan) -> Result<NetworkInfo, Refused> {
-        if !self.is_daemon() {
-            return Err(refused(
-                400,
-                anyhow!(
-                    "a private network's front makes no further networks: start `pontoon daemon` and ask that"
-                ),
-            ));
-        }
-        if self.networks.contains_key(&plan.name) {
-            return Err(refused(
-                409,
-                anyhow!(
-                    "a network named {} exists already: choose another name",
-                    plan.name
-                ),
-            ));
-        }
-        let name = plan.name.clone();
-        plan.sandbox = self.sandbox;
-        let mut network = Network::begin(plan, &self.host, None)?;
-        network.configured()?;
-        self.networks.insert(name.clone(), network);
-        if let Err(e) = self.add_host_ports(&name) {
-            self.close(&name);
-            return Err(refused(400, e));
-        }
-        self.save_for_good()?;
-        self.network_info(&name)
-    }
-
-    /// Removes a network that has no containers.
-    pub(super) fn remove(&mut self, name: &str) -> Result<(), Refused> {
-        self.network(name)?;
-        if !self.is_daemon() {
-            return Err(refused(
-                400,
-                anyhow!("{name} is a private network: it goes with its last container"),
-            ));
-        }
-        let members: Vec<&str> = self.members(name).map(|(c, _)| c.name.as_str()).collect();
-        if !members.is_empty() {
-            return Err(refused(
-                409,
-                anyhow!(
-                    "network {name} has containers: detach or disconnect {} first",
-                    members.join(", ")
-                ),
-            ));
-        }
-        self.close(name);
-        self.save_for_good()?;
-        Ok(())
-    }
-
-    /// Ends a network and its packet process.
-    fn close(&mut self, name: &str) {
-        self.broken.remove(name);
-        self.restarted.remove(name);
-        if let Some(mut network) = self.networks.remove(name)
-            && let Some(link) = network.close()
-        {
-            link.end();
-        }
-    }
-
-    /// Removes every network that has no containers; their names.
-    pub(super) fn prune(&mut self) -> Result<Vec<String>, Refused> {
-        let unused: Vec<String> = self
-            .networks
-            .keys()
-            .filter(|name| self.members(name).next().is_none())
-            .cloned()
-            .collect();
-        for name in &unused {
-            self.remove(name)?;
-        }
-        Ok(unused)
     }
 
     /// A network by its name.
@@ -304,7 +231,7 @@ impl Front {
             pid: container.place.pid(),
             namespace: container.place.path().map(ToOwned::to_owned),
             endpoints: container.endpoints.iter().map(|e| e.info.clone()).collect(),
-            published: container.published.iter().map(|p| p.port.clone()).collect(),
+            published: container.published.iter().map(|p| self.shown(p)).collect(),
             exposed: container.exposed.clone(),
             links: self
                 .links
@@ -368,101 +295,6 @@ impl Front {
         }
     }
 
-    /// Takes what the packet process of `network` has said by itself. A private network does not outlive it; one of the
-    /// daemon's gets another.
-    ///
-    /// # Errors
-    /// It is dead, and with it the front.
-    pub(super) fn packet_events(&mut self, network: &str) -> Result<()> {
-        let events = match self.networks.get_mut(network) {
-            Some(network) => network.events(),
-            None => return self.wire_events(network),
-        };
-        match events {
-            Ok(events) => {
-                for event in events {
-                    self.packet_event(network, event);
-                }
-                Ok(())
-            }
-            Err(e) if self.is_daemon() => {
-                tracing::error!("network {network}: {e:#}");
-                self.revive(network);
-                Ok(())
-            }
-            Err(e) => Err(e),
-        }
-    }
-
-    fn packet_event(&mut self, network: &str, event: Event) {
-        let Event::PortClosed { port, error } = event;
-        tracing::info!("port {port} of network {network} closed: {error}");
-        let owner = self
-            .members(network)
-            .find(|(_, e)| e.info.port == port)
-            .map(|(c, _)| c.name.clone());
-        match owner {
-            Some(name) => self.lost(&name, network),
-            None => {
-                if let Some(network) = self.networks.get_mut(network) {
-                    network.host_ports.retain(|(p, _)| *p != port);
-                }
-            }
-        }
-    }
-
-    /// Puts a new packet process in the place of a network's dead one, and its containers' interfaces on its switch.
-    fn revive(&mut self, name: &str) {
-        let now = Instant::now();
-        if self.restarted.get(name).is_some_and(|&at| now < at + REST) {
-            if let Some(network) = self.networks.get_mut(name)
-                && let Some(link) = network.close()
-            {
-                link.end();
-            }
-            self.broken.insert(name.to_owned(), now + REST);
-            return;
-        }
-        self.restarted.insert(name.to_owned(), now);
-        let host = self.host.clone();
-        let Some(network) = self.networks.get_mut(name) else {
-            return;
-        };
-        let again = network.restart(&host).and_then(|()| {
-            self.add_host_ports(name)?;
-            self.reattach(Some(name));
-            Ok(())
-        });
-        match again {
-            Ok(()) => {
-                self.broken.remove(name);
-                tracing::warn!("network {name} has another packet process; its connections are lost");
-            }
-            Err(e) => {
-                tracing::error!("cannot start network {name} again: {e:#}");
-                self.broken.insert(name.to_owned(), now + REST);
-            }
-        }
-    }
-
-    /// Tries networks again that have no packet process; when to try next.
-    pub(super) fn mend(&mut self) -> Option<Duration> {
-        let now = Instant::now();
-        let due: Vec<String> = self
-            .broken
-            .iter()
-            .filter(|&(_, &at)| at <= now)
-            .map(|(name, _)| name.clone())
-            .collect();
-        for name in due {
-            self.broken.remove(&name);
-            self.restarted.remove(&name);
-            self.revive(&name);
-        }
-        let next = self.broken.values().min()?;
-        Some(next.saturating_duration_since(now).max(Duration::from_millis(10)))
-    }
-
     /// The host's resolv.conf is another now.
     pub(super) fn set_host_resolvers(&mut self, host: ResolvConf) {
         for network in self.networks.values_mut() {
@@ -490,6 +322,10 @@ impl Front {
 
     /// Ends every packet process; the front is of no use after that.
     pub(super) fn end(&mut self) {
+        let names: Vec<String> = self.networks.keys().cloned().collect();
+        for name in &names {
+            self.remove_live_pair(name);
+        }
         let wires = self.wires.iter_mut().map(|w| &mut w.network);
         let links: Vec<_> = self
             .networks
@@ -500,6 +336,8 @@ impl Front {
         for link in links {
             link.end();
         }
+        // Waited for: nobody else is left to.
+        self.tidying.clear();
     }
 
     /// Writes the state down, if it is to outlive this process.

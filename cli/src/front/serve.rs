@@ -3,7 +3,8 @@
 //! One thread watches: the listening socket, the packet processes, the containers' processes (a TAP keeps its namespace
 //! alive, so only a pidfd tells of the end), the directories of the namespaces that are named by a path, and the host's
 //! resolv.conf. Each connection has a thread of its own, of which there are at most [`MAX_CONNECTIONS`], so that a client
-//! that is stuck holds up nobody; they work on the [`Front`] under one lock, which is held for no client's sake.
+//! that is stuck holds up nobody; they work on the [`Front`] under one lock, which is held for no client's sake. So has each try to make
+//! an uplink again.
 
 use std::collections::BTreeSet;
 use std::net::Shutdown;
@@ -20,6 +21,7 @@ use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
 use super::api;
 use super::registry::Front;
+use super::trial::Trial;
 use crate::limits::{Blocking, Door, Exhausted};
 use crate::resolv::ResolvConf;
 use crate::resolv_watch::ResolvWatch;
@@ -116,8 +118,9 @@ pub(super) fn watch(shared: &Arc<Shared>, listener: &UnixListener, also: &mut im
     let mut paths = PathWatch::new();
     let mut door = Door::default();
     loop {
-        let (packets, pidfds, mend, tidy) = {
+        let (packets, pidfds, trials, mend, tidy) = {
             let mut front = shared.front();
+            front.overheard()?;
             let tidy = front.tidy();
             if front.is_over(also.is_alone()) {
                 return Ok(());
@@ -125,9 +128,14 @@ pub(super) fn watch(shared: &Arc<Shared>, listener: &UnixListener, also: &mut im
             if paths.watch(front.paths()) {
                 front.sweep();
             }
-            let mend = front.mend();
-            (front.packet_fds(), front.pidfds(), mend, tidy)
+            let mend = [front.mend(), front.mend_cables()];
+            let (trials, next) = front.begin_uplinks();
+            let mend = mend.into_iter().chain([next]).flatten().min();
+            (front.packet_fds(), front.pidfds(), trials, mend, tidy)
         };
+        for trial in trials {
+            try_uplink(shared, trial);
+        }
         // Whoever comes while all connections are taken, or descriptors have run out, waits in the socket's queue.
         let now = Instant::now();
         door.prepare(now);
@@ -206,6 +214,22 @@ fn accept(shared: &Arc<Shared>, listener: &UnixListener, door: &mut Door) {
             shared.connections.fetch_sub(1, Ordering::AcqRel);
             tracing::warn!("a connection to the control socket was refused: {e}");
         }
+    }
+}
+
+/// Has an uplink made in a thread of its own: what the link leads into may hang.
+fn try_uplink(shared: &Arc<Shared>, trial: Trial) {
+    let for_thread = Arc::clone(shared);
+    let spawned = std::thread::Builder::new()
+        .name("uplink".into())
+        .stack_size(512 << 10)
+        .spawn(move || {
+            let made = trial.make();
+            for_thread.front().finish_uplink(trial, made);
+            for_thread.wake();
+        });
+    if let Err(e) = spawned {
+        tracing::warn!("an uplink cannot be made for now: {e}");
     }
 }
 

@@ -7,7 +7,6 @@
 //! gone has gone with all its own; one that is there gets the same interfaces with the same addresses, which are new to its
 //! kernel, so that connections are lost.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::IpAddr;
@@ -24,7 +23,7 @@ use super::network::Network;
 use super::place::{Known, Place};
 use super::plan::Plan;
 use super::registry::{Container, Endpoint, Front, Published};
-use crate::api::{EndpointInfo, PublishedPort, RuleInfo, WireInfo};
+use crate::api::{EndpointInfo, PublishedPort, RouteInfo, RuleInfo, WireInfo};
 use crate::args::Exposed;
 
 /// The form of the file.
@@ -49,6 +48,8 @@ struct State {
     rules: Vec<RuleInfo>,
     next_rule: u32,
     wires: Vec<WireInfo>,
+    #[serde(default)]
+    routes: Vec<RouteInfo>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -161,6 +162,7 @@ impl StateFile {
             rules: front.rules.clone(),
             next_rule: front.next_rule,
             wires: front.wire_infos(),
+            routes: front.routes.clone(),
         };
         let text = serde_json::to_vec_pretty(&state)?;
         let beside = self.path.with_extension("json.new");
@@ -232,32 +234,39 @@ fn save(container: &Container) -> SavedContainer {
 pub(super) struct Restored(Option<State>);
 
 impl Restored {
-    /// Makes its networks again, and puts the containers that are there still on them.
+    /// Makes its networks again, and puts the containers that are there still on them. A network that cannot start keeps nobody
+    /// else from it, and is tried again.
+    ///
+    /// # Errors
+    /// A network that no daemon can have made.
     pub(super) fn into_front(self, front: &mut Front) -> Result<()> {
         let Some(state) = self.0 else { return Ok(()) };
+        front.routes = state.routes;
         front.rules = state.rules;
         front.next_rule = state.next_rule;
-        let mut begun: BTreeMap<String, Network> = BTreeMap::new();
+        let mut begun: Vec<(String, Result<()>)> = Vec::new();
         // All at once: each packet process takes a few milliseconds to start.
         for SavedNetwork { mut plan, since } in state.networks {
             plan.sandbox = front.sandbox;
             let name = plan.name.clone();
-            match Network::begin(plan, &front.host, Some(since)) {
-                Ok(network) => drop(begun.insert(name, network)),
-                Err(e) => return Err(e.context(format!("cannot start network {name} again"))),
-            }
-        }
-        for (name, mut network) in begun {
-            network
-                .configured()
-                .with_context(|| format!("cannot start network {name} again"))?;
+            let mut network = Network::without_process(plan, &front.host, Some(since))
+                .with_context(|| format!("network {name} cannot be"))?;
+            begun.push((name.clone(), network.begin_again(&front.host)));
             front.networks.insert(name.clone(), network);
-            if let Err(e) = front.add_host_ports(&name) {
-                tracing::error!("{e:#}");
-            }
+            front.keep_routers(&name);
         }
         for container in state.containers {
             front.restore(container);
+        }
+        // Nobody who has no address yet is to get one of theirs, and an uplink none of a container's.
+        front.reserve_all();
+        for (name, started) in &mut begun {
+            if let (Ok(()), Some(network)) = (&started, front.networks.get_mut(name)) {
+                *started = network.configured();
+            }
+        }
+        for (name, started) in begun {
+            front.start_or_later(&name, Some(started));
         }
         front.links = state.links;
         let alive = |name: &str| front.containers.contains_key(name);
@@ -266,6 +275,7 @@ impl Restored {
             .filter(|l| alive(&l.client) && alive(&l.server))
             .collect();
         front.reattach(None);
+        front.lay_all();
         for wire in state.wires {
             if front.containers.contains_key(&wire.a.container)
                 && front.containers.contains_key(&wire.b.container)
@@ -273,7 +283,8 @@ impl Restored {
                 front.rewire(wire);
             }
         }
-        front.save()
+        front.save_or_log();
+        Ok(())
     }
 }
 
@@ -314,6 +325,7 @@ impl Front {
                 network: p.network,
                 port: p.port,
                 spec: p.spec,
+                claim: None,
             })
             .collect();
         let container = Container {

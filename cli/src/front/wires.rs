@@ -292,6 +292,7 @@ fn plan(name: String) -> Plan {
         outbound: Outbound::default(),
         max_flows: DEFAULT_MAX_FLOWS,
         max_flows_per_container: DEFAULT_PER_CONTAINER,
+        uplink: None,
         host: HostPorts::default(),
         storm: Storm::Off,
         options: std::collections::BTreeMap::new(),

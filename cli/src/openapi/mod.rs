@@ -109,6 +109,27 @@ fn operation(call: &Call) -> Operation {
             "Take a container's interface on a network away",
             Answer::Nothing,
         ),
+        Call::Routes { .. } => (
+            "/v1/networks/{network}/routes",
+            "listRoutes",
+            "routes",
+            "The routes of a network",
+            value(200, vec![samples::route()]),
+        ),
+        Call::AddRoute { .. } => (
+            "/v1/networks/{network}/routes",
+            "addRoute",
+            "routes",
+            "Add a route by a router, or to another network of the daemon",
+            value(201, samples::route()),
+        ),
+        Call::RemoveRoute { .. } => (
+            "/v1/networks/{network}/routes/{cidr}",
+            "removeRoute",
+            "routes",
+            "Remove a route; the slash of its destinations is written %2F",
+            Answer::Nothing,
+        ),
         Call::Containers => (
             "/v1/containers",
             "listContainers",
@@ -266,6 +287,7 @@ fn body(call: &Call) -> Option<Describe> {
     match call {
         Call::CreateNetwork(_) => Some(schema_of::<api::NetworkSpec>),
         Call::Connect { .. } => Some(schema_of::<api::ConnectRequest>),
+        Call::AddRoute { .. } => Some(schema_of::<api::RouteRequest>),
         Call::Attach(_) => Some(schema_of::<api::AttachRequest>),
         Call::Publish { .. } | Call::Unpublish { .. } => Some(schema_of::<api::PublishRequest>),
         Call::Link(_) => Some(schema_of::<api::LinkRequest>),
@@ -377,6 +399,7 @@ fn parameters(operation: &Operation) -> Vec<Value> {
         let parameter = part.strip_prefix('{')?.strip_suffix('}')?;
         let schema = match parameter {
             "id" => json!({ "type": "integer", "minimum": 0 }),
+            "cidr" => json!({ "type": "string" }),
             _ => name.clone(),
         };
         Some(json!({ "name": parameter, "in": "path", "required": true, "schema": schema }))

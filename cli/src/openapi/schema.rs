@@ -39,6 +39,24 @@ text!(Net, "Range", {
     "examples": ["10.0.2.0/24", "fd00::/64"]
 });
 
+/// [`crate::args::UplinkLink`].
+pub(crate) struct UplinkLink;
+text!(UplinkLink, "UplinkLink", {
+    "description": "packet:IFACE, tap:NAME, veth:PEER@NETNS or switch:NETWORK, with the gateway's MAC address after it if wanted.",
+    "type": "string",
+    "pattern": "^(packet|tap|veth|switch):.+$",
+    "examples": ["packet:eth1", "packet:eth1,mac=host", "veth:wan0@router", "switch:shop"]
+});
+
+/// [`crate::args::RouteVia`].
+pub(crate) struct RouteVia;
+text!(RouteVia, "RouteVia", {
+    "description": "A router's address, or the name of another network.",
+    "type": "string",
+    "pattern": "^[0-9A-Za-z:][0-9A-Za-z:_.-]*$",
+    "examples": ["10.30.0.9", "back"]
+});
+
 /// [`pontoon_nat::publish::PublishSpec`].
 pub(crate) struct Publish;
 text!(Publish, "PublishSpec", {
@@ -76,13 +94,16 @@ text!(Socket, "SocketAddress", {
 #[derive(JsonSchema)]
 #[expect(dead_code, reason = "only its schema is wanted")]
 pub(crate) struct Flow {
-    /// `tcp`, `udp`, `icmp` or `icmpv6`.
+    /// The protocol's name, as `tcp`, `udp`, `icmp`, `icmpv6` or `gre`; its number if it has none that is well known.
     protocol: String,
+    /// The protocol's number in the IP header.
+    number: u8,
     /// State, as `established`.
     state: String,
     /// True if the container opened it, false if it came through a published port.
     outbound: bool,
-    /// The initiator's first tuple: source, then destination. Ports of ICMP are its identifier.
+    /// The initiator's first tuple: source, then destination. Ports of ICMP are its identifier, those of
+    /// protocols without ports 0.
     #[schemars(with = "(Socket, Socket)")]
     original: (SocketAddr, SocketAddr),
     /// The translated tuple as the other side sees its replies: source, then destination.
@@ -96,6 +117,8 @@ pub(crate) struct Flow {
     sent: Counters,
     /// To the initiator.
     received: Counters,
+    /// The mark of the rule that it came by; 0 if there is none.
+    mark: u32,
 }
 
 /// Packets and bytes one way. Bytes are those of IP packets.

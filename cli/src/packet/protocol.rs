@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use pontoon_nat::config::{Config, Outbound};
 use pontoon_nat::flow::FlowView;
 use pontoon_nat::publish::Transport;
+use pontoon_nat::routed::{Route, UplinkConfig, UplinkStatus};
 use pontoon_switch::MacAddr;
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +54,8 @@ pub(crate) enum PortKind {
     Tap,
     /// A packet socket on an interface: the far end of a veth pair, or one of the host's.
     Packet,
+    /// One end of a patch cable ([`pontoon_switch::port::patch`]): the other is another packet process's.
+    Patch,
 }
 
 /// Who is behind a port, which decides what may come from it.
@@ -91,6 +94,17 @@ pub(crate) struct PortSettings {
     pub(crate) names: Vec<String>,
     /// Whether a capture file comes along.
     pub(crate) capture: bool,
+}
+
+/// A link of the gateway's besides the switch.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct UplinkSettings {
+    /// What it is called in statistics.
+    pub(crate) name: String,
+    /// What the descriptor is.
+    pub(crate) kind: PortKind,
+    /// How it is addressed, and what is done with what leaves by it.
+    pub(crate) config: UplinkConfig,
 }
 
 /// A bound on frames to everybody.
@@ -187,6 +201,31 @@ pub(crate) enum Command {
         /// The rules.
         rules: Vec<Rule>,
     },
+    /// Publish ports of a container at the gateway's address on the link to the world: no socket comes along. The address of
+    /// [`Rule::host`] is that address, or unspecified for whatever it is.
+    PublishRouted {
+        /// The container's port on the switch.
+        port: u32,
+        /// The rules.
+        rules: Vec<Rule>,
+    },
+    /// Give the gateway a link of its own. Descriptor: the TAP, packet socket or end of a patch cable. Answered with its number,
+    /// by which [`Command::RemovePort`] takes it away.
+    AddUplink(Box<UplinkSettings>),
+    /// Routes beyond the network's own subnets, all of them.
+    SetRoutes {
+        /// The routes.
+        routes: Vec<Route>,
+    },
+    /// A container is a router, or is none any more: it may send from addresses in these networks, beside its own. All of them.
+    SetBehind {
+        /// The container's port on the switch.
+        port: u32,
+        /// The networks behind it.
+        nets: Vec<IpNet>,
+    },
+    /// The links of the gateway's own as they are now.
+    Uplinks,
     /// Take rules back, and close their sockets.
     Unpublish {
         /// Their numbers.
@@ -275,6 +314,8 @@ pub(crate) enum Reply {
         /// Where the next page begins; none after the last.
         next: Option<u32>,
     },
+    /// The links of the gateway's own, each with its number.
+    Uplinks(Vec<(u32, UplinkStatus)>),
     /// How many flows were ended.
     Flushed(u64),
     /// A page of the forwarding table. A page that is not full is the last.

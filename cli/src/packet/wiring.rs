@@ -5,29 +5,27 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::thread::JoinHandle;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use crossbeam_channel::Receiver;
-use pontoon_nat::gateway::{Endpoint, Gateway, Published, Secrets};
+use pontoon_nat::gateway::{Endpoint, Gateway, Secrets};
 use pontoon_nat::host::real::RealHost;
-use pontoon_nat::publish::{RuleId, SourceAction, SourceRule, Transport};
+use pontoon_nat::publish::Transport;
 use pontoon_switch::fdb::Origin;
-use pontoon_switch::isolation;
-use pontoon_switch::port::tap;
-use pontoon_switch::port::veth::VethPort;
 use pontoon_switch::sys::fd::open_count;
 use pontoon_switch::{
-    DropCounters, Features, Handle, Instant, MacAddr, Network, Peers, Policy, Port, PortConfig, PortId,
-    PortStatus, Service, StationPlace, StormLimit, VlanId, VlanMode, VlanSet, Worker, worker,
+    Features, Handle, Instant, MacAddr, Network, Policy, Port, PortConfig, PortId, StationPlace, VlanId,
+    Worker, worker,
 };
 use rustix::process::{Resource, getrlimit};
 
 use super::one;
-use super::protocol::{
-    Behind, Command, Counters, Event, FdbEntry, NetworkConfig, PAGE, PortKind, PortSettings, Reply, Rule,
-    Source, Storm, Vlans,
-};
-use crate::api::PortStats;
+use super::protocol::{Behind, Command, Counters, Event, FdbEntry, NetworkConfig, PAGE, PortSettings, Reply};
 use crate::capture::Recorder;
+
+mod convert;
+mod leading;
+
+use convert::{adopt, drops, policy, port_stats, service, source_rule};
 
 type Gw = Gateway<RealHost>;
 
@@ -190,6 +188,23 @@ impl Wiring {
                 Ok(Reply::Done)
             }
             Command::Publish { port, rules } => self.publish(port, rules, fds).map(Reply::Rules),
+            Command::PublishRouted { port, rules } => self.publish_routed(port, rules).map(Reply::Rules),
+            Command::AddUplink(settings) => self.add_uplink(*settings, one(fds)?).map(Reply::Port),
+            Command::SetRoutes { routes } => {
+                self.handle.call(move |network, now| {
+                    network.with_station(now, |gateway, out| gateway.set_routes(now, routes, out));
+                })?;
+                Ok(Reply::Done)
+            }
+            Command::Uplinks => {
+                let uplinks = self.handle.call(|network, _| network.station().uplinks())?;
+                let numbered = uplinks.into_iter().map(|(port, status)| (port.0, status));
+                Ok(Reply::Uplinks(numbered.collect()))
+            }
+            Command::SetBehind { port, nets } => {
+                self.set_behind(port, &nets)?;
+                Ok(Reply::Done)
+            }
             Command::Unpublish { rules } => {
                 self.unpublish(rules)?;
                 Ok(Reply::Done)
@@ -316,81 +331,13 @@ impl Wiring {
         let _port = self.handle.call(move |network, now| {
             // While the port is there, so that what ends can still be told to the container.
             network.with_station(now, |gateway, out| gateway.detach(now, id, out));
+            network.station_mut().remove_uplink(id);
             network.set_tap(id, None);
             network.remove_port(id)
         })?;
         if let Some(recorder) = self.captures.remove(&port) {
             recorder.finish();
         }
-        Ok(())
-    }
-
-    fn publish(&mut self, port: u32, rules: Vec<Rule>, fds: Vec<OwnedFd>) -> Result<Vec<u32>> {
-        if rules.len() != fds.len() {
-            bail!(
-                "{} descriptors came for {} published ports",
-                fds.len(),
-                rules.len()
-            );
-        }
-        let addresses = self
-            .addresses
-            .get(&port)
-            .with_context(|| format!("there is no port {port}"))?;
-        let mut published = Vec::with_capacity(rules.len());
-        for (rule, socket) in rules.into_iter().zip(fds) {
-            let same_version = |a: &&IpAddr| a.is_ipv4() == rule.host.is_ipv4();
-            let ip = addresses.iter().find(same_version).with_context(|| {
-                format!(
-                    "{} cannot be published: the container has no address of that IP version",
-                    rule.host
-                )
-            })?;
-            published.push(Published {
-                port: PortId(port),
-                transport: rule.protocol,
-                container: SocketAddr::new(*ip, rule.container_port),
-                socket,
-            });
-        }
-        self.lead(published)
-    }
-
-    /// Leads the clients of sockets to containers, all or none; the numbers of the new rules.
-    ///
-    /// # Errors
-    /// A socket is not of its kind, or the worker has ended.
-    pub(crate) fn lead(&self, published: Vec<Published>) -> Result<Vec<u32>> {
-        let ids = self.handle.call(move |network, _| {
-            let gateway = network.station_mut();
-            let mut ids = Vec::with_capacity(published.len());
-            for p in published {
-                match gateway.publish(p) {
-                    Ok(id) => ids.push(id),
-                    Err(e) => {
-                        for id in ids {
-                            gateway.unpublish(id);
-                        }
-                        return Err(e);
-                    }
-                }
-            }
-            Ok(ids)
-        })?;
-        let ids = ids.map_err(|e| anyhow!("the gateway cannot use the socket: {e}"))?;
-        Ok(ids.into_iter().map(|id| id.0).collect())
-    }
-
-    /// Takes rules back, and closes their sockets.
-    ///
-    /// # Errors
-    /// The worker has ended.
-    pub(crate) fn unpublish(&self, rules: Vec<u32>) -> Result<()> {
-        self.handle.call(move |network, _| {
-            for rule in rules {
-                network.station_mut().unpublish(RuleId(rule));
-            }
-        })?;
         Ok(())
     }
 
@@ -454,101 +401,4 @@ impl Wiring {
             let _ = worker.join();
         }
     }
-}
-
-/// What a port may send, and whom it may reach.
-fn policy(settings: &PortSettings) -> Policy {
-    let open = Policy::default();
-    let policy = match &settings.behind {
-        Behind::Container { mac, addresses } => {
-            let given = addresses.iter().flatten();
-            let own = Policy::container(*mac, given.map(|&a| a.into()));
-            Policy {
-                addresses: match addresses {
-                    Some(_) => own.addresses,
-                    None => open.addresses,
-                },
-                ..own
-            }
-        }
-        Behind::Anyone => open,
-    };
-    Policy {
-        peers: if settings.icc { Peers::All } else { Peers::Linked },
-        storm: match settings.storm {
-            Storm::Default => policy.storm,
-            Storm::Off => None,
-            Storm::Frames(n) => Some(StormLimit::per_second(n)),
-        },
-        vlan: match &settings.vlans {
-            Vlans::All => VlanMode::Transparent,
-            Vlans::Untagged => VlanMode::Untagged,
-            Vlans::Access(id) => VlanId::new(*id).map_or(VlanMode::Transparent, VlanMode::Access),
-            Vlans::Trunk(ids) => {
-                let mut allowed = VlanSet::default();
-                for id in ids.iter().copied().filter_map(VlanId::new) {
-                    allowed.insert(id);
-                }
-                VlanMode::Trunk {
-                    native: None,
-                    allowed,
-                }
-            }
-        },
-        ..policy
-    }
-}
-
-fn service((protocol, port): (Transport, u16)) -> Service {
-    Service {
-        transport: match protocol {
-            Transport::Tcp => isolation::Transport::Tcp,
-            Transport::Udp => isolation::Transport::Udp,
-        },
-        port,
-    }
-}
-
-fn source_rule(source: Source) -> SourceRule {
-    SourceRule {
-        action: if source.allow {
-            SourceAction::Allow
-        } else {
-            SourceAction::Deny
-        },
-        net: source.net,
-    }
-}
-
-/// The port for a descriptor of that kind.
-fn adopt(kind: PortKind, fd: OwnedFd, mtu: u32) -> Result<Box<dyn Port>> {
-    let features = Features::from_env();
-    match kind {
-        PortKind::Tap => tap::adopt(fd, mtu, features).context("cannot use the container's TAP"),
-        PortKind::Packet => match VethPort::adopt(fd, features) {
-            Ok(port) => Ok(Box::new(port)),
-            Err(e) => Err(e).context("cannot use the interface's packet socket"),
-        },
-    }
-}
-
-fn port_stats(port: PortStatus) -> PortStats {
-    PortStats {
-        port: port.id.0,
-        name: port.name,
-        kind: port.kind.to_owned(),
-        mtu: port.mtu,
-        rx_frames: port.rx.frames,
-        rx_bytes: port.rx.bytes,
-        tx_frames: port.tx.frames,
-        tx_bytes: port.tx.bytes,
-        drops: drops(&port.drops),
-    }
-}
-
-fn drops(counters: &DropCounters) -> BTreeMap<String, u64> {
-    counters
-        .nonzero()
-        .map(|(reason, n)| (reason.name().to_owned(), n))
-        .collect()
 }

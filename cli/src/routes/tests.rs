@@ -6,7 +6,12 @@ fn request(method: &str, target: &str, body: Option<Vec<u8>>) -> Request {
     let pair = |q: &str| q.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned()));
     Request {
         method: method.to_owned(),
-        path: path.split('/').skip(1).map(str::to_owned).collect(),
+        // As the server decodes it, of what is encoded here.
+        path: path
+            .split('/')
+            .skip(1)
+            .map(|segment| segment.replace("%2F", "/").replace("%3A", ":"))
+            .collect(),
         query: query.split('&').filter_map(pair).collect(),
         body: body.unwrap_or_default(),
     }
@@ -38,6 +43,19 @@ pub(crate) fn calls() -> Vec<Call> {
         Call::Disconnect {
             network: network(),
             container: container(),
+        },
+        Call::Routes { network: network() },
+        Call::AddRoute {
+            network: network(),
+            route: samples::route_request(),
+        },
+        Call::RemoveRoute {
+            network: network(),
+            to: "10.31.0.0/24".parse().unwrap(),
+        },
+        Call::RemoveRoute {
+            network: network(),
+            to: "fd31::/64".parse().unwrap(),
         },
         Call::Containers,
         Call::Attach(Box::new(samples::attach_request())),
@@ -132,6 +150,14 @@ fn wrong_calls_are_answered_by_what_is_wrong() {
         ("POST", "/v1/networks/shop", None, 405, "GET, DELETE only"),
         ("GET", "/v1/networks/shop/endpoints", None, 405, "POST only"),
         ("GET", "/v1/networks/shop/endpoints/web", None, 405, "DELETE only"),
+        ("PUT", "/v1/networks/shop/routes", None, 405, "GET, POST only"),
+        (
+            "GET",
+            "/v1/networks/shop/routes/back",
+            None,
+            400,
+            "expected a range",
+        ),
         ("PUT", "/v1/containers", None, 405, "GET, POST only"),
         ("POST", "/v1/containers/web", None, 405, "GET, DELETE only"),
         ("GET", "/v1/containers/web/ports", None, 405, "POST, DELETE only"),

@@ -67,4 +67,12 @@ impl List {
             entries[next as usize].links[kind as usize].prev = prev;
         }
     }
+
+    /// Puts the entry in slot `index`, which is in the list, at its end.
+    pub(super) fn move_back(&mut self, kind: Kind, entries: &mut [Entry], index: u32) {
+        if self.tail != index {
+            self.take_out(kind, entries, index);
+            self.append(kind, entries, index);
+        }
+    }
 }

@@ -6,7 +6,8 @@
 //! One hash index leads from a tuple to its entry, in both directions: the tuple as its initiator sends it, and, where
 //! the translated tuple is known and unique (frame-level egress), the tuple of the replies. A packet of the original
 //! direction reversed is found by reversing its tuple, so that a flow whose translation lives in a host socket needs
-//! one index record only. Tuples are chosen by attackers; the index is keyed by a secret of the process (SipHash-1-3).
+//! one index record only. A forwarded flow is always entered with its reply tuple, be it the same reversed: that is how
+//! the two kinds are told apart. Tuples are chosen by attackers; the index is keyed by a secret of the process (SipHash-1-3).
 //!
 //! Each state belongs to one timeout class, and each class has one list in the order of the last touch. Touching moves
 //! an entry to the tail, expiring takes from the head: both O(1) whatever the table's size. To keep the lists off the
@@ -20,9 +21,23 @@
 //!
 //! What a container has used up may also be its host sockets ([`Table::make_room`]). Then a flow that has its socket for
 //! itself is looked for: of one UDP port that talks to ten thousand others, ending one flow frees an entry and no socket.
+//!
+//! # Memory
+//!
+//! A forwarded flow costs 128 bytes of entry, 21 of index at a million (two records), and, if it is TCP, 32 for the tracker of its
+//! connection ([`track`]), which lie apart so that other flows do not pay for them. The slab grows by a quarter at a time, and
+//! never beyond the bound.
 
+mod entry;
+mod index;
 mod list;
+mod lives;
+mod protocol;
+mod sip;
 mod state;
+mod ticks;
+mod track;
+mod translation;
 mod tuple;
 mod view;
 
@@ -30,28 +45,23 @@ mod view;
 mod tests;
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use hashbrown::{HashMap, HashTable};
 use pontoon_switch::{DropReason, Instant, PortId};
-use siphasher::sip::SipHasher13;
 
+pub use entry::{Ended, Entry};
+pub use protocol::Protocol;
 pub use state::State;
-pub use tuple::{Direction, Protocol, Tuple};
+pub use track::{Flags, Segment};
+pub use tuple::{Direction, Tuple};
 pub use view::{Counters, FlowView};
 
+use index::REPLY_BIT;
 use list::{Kind, Link, List, NIL};
+use ticks::Ticks;
+use track::{Tracker, Trackers};
+use translation::{Addresses, Translation};
 use tuple::Packed;
-
-/// An entry moves in its expiry list at most this often.
-const TOUCH_GRAIN: Duration = Duration::from_secs(1);
-
-/// How many flows are passed over in search of one whose end frees a socket; if there is none among them, all of them go, so
-/// that whoever goes on asking comes to those behind, and what each asking costs is bounded.
-const SEARCH: u32 = 64;
-
-/// In an index record: the tuple is the reply's.
-const REPLY_BIT: u32 = 1 << 31;
 
 /// The name of a flow: a slot of the table and the slot's generation.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -76,7 +86,8 @@ pub struct Limits {
 pub struct NewFlow {
     /// The tuple as its initiator sends it.
     pub tuple: Tuple,
-    /// The translated tuple of its replies, if it is to be found by it.
+    /// The tuple of its replies, if it is to be found by it. A source that is not the original destination is DNAT, a
+    /// destination that is not the original source is SNAT; a forwarded flow without either has its tuple reversed here.
     pub reply: Option<Tuple>,
     /// The container's port.
     pub container: PortId,
@@ -88,86 +99,10 @@ pub struct NewFlow {
     pub data: u32,
     /// True if the host socket that it goes by is there for others, too.
     pub shares_socket: bool,
-}
-
-/// One flow.
-#[derive(Clone, Debug)]
-pub struct Entry {
-    original: Packed,
-    reply: Packed,
-    sent: Counters,
-    received: Counters,
-    /// Last touch that moved it, in microseconds.
-    touched: u64,
-    /// When it was made, in seconds.
-    created: u32,
-    generation: u32,
-    links: [Link; 2],
-    container: PortId,
-    data: u32,
-    protocol: Protocol,
-    state: State,
-    outbound: bool,
-    has_reply: bool,
-    shares_socket: bool,
-    used: bool,
-}
-
-impl Entry {
-    /// The tuple as its initiator sends it.
-    pub fn tuple(&self) -> Tuple {
-        self.original.unpack(self.protocol)
-    }
-
-    /// The container's port.
-    pub fn container(&self) -> PortId {
-        self.container
-    }
-
-    /// True if the container is the initiator.
-    pub fn outbound(&self) -> bool {
-        self.outbound
-    }
-
-    /// Its protocol.
-    pub fn protocol(&self) -> Protocol {
-        self.protocol
-    }
-
-    /// Its state.
-    pub fn state(&self) -> State {
-        self.state
-    }
-
-    /// The owner's slot for it.
-    pub fn data(&self) -> u32 {
-        self.data
-    }
-
-    /// The flow as it is shown; `reply` is the translated tuple, where its owner knows it.
-    pub fn view(&self, now: Instant, reply: Option<(SocketAddr, SocketAddr)>) -> FlowView {
-        let tuple = self.tuple();
-        let reply = reply.unwrap_or_else(|| {
-            let t = if self.has_reply {
-                self.reply.unpack(self.protocol)
-            } else {
-                tuple.reversed()
-            };
-            (t.src, t.dst)
-        });
-        let expires = Instant::from_micros(self.touched) + self.state.timeout();
-        FlowView {
-            protocol: self.protocol.name().to_owned(),
-            state: self.state.name().to_owned(),
-            outbound: self.outbound,
-            original: (tuple.src, tuple.dst),
-            reply,
-            age: (now.millis() / 1000).saturating_sub(u64::from(self.created)),
-            expires: expires.since(now).as_secs(),
-            sent: self.sent,
-            received: self.received,
-        }
-    }
+    /// The mark of the rule that it came by; 0 if there is none.
+    pub mark: u32,
+    /// Of a TCP connection that is to be followed, the SYN that begins it.
+    pub track: Option<Segment>,
 }
 
 /// What a container has in the table.
@@ -184,12 +119,18 @@ pub struct Table {
     free: u32,
     len: u32,
     index: HashTable<u32>,
+    addresses: Addresses,
+    trackers: Trackers,
     key: (u64, u64),
     lists: [List; State::ALL.len()],
+    /// Which of the lists have an entry: one bit each.
+    occupied: u32,
     counts: [u32; State::ALL.len()],
     containers: HashMap<PortId, Share>,
-    ended: Vec<(FlowId, Entry)>,
+    ended: Vec<(FlowId, Ended)>,
     limits: Limits,
+    /// The latest moment that an entry was touched at: what the entries' ticks are told by.
+    latest: Instant,
     /// How often a flow was to be entered.
     asked: u64,
 }
@@ -206,12 +147,16 @@ impl Table {
             free: NIL,
             len: 0,
             index: HashTable::new(),
+            addresses: Addresses::default(),
+            trackers: Trackers::default(),
             key,
             lists: [List::default(); State::ALL.len()],
+            occupied: 0,
             counts: [0; State::ALL.len()],
             containers: HashMap::new(),
             ended: Vec::new(),
             limits,
+            latest: Instant::ZERO,
             asked: 0,
         }
     }
@@ -251,187 +196,203 @@ impl Table {
 
     /// Bytes that the table holds, by the capacity of its parts.
     pub fn memory(&self) -> usize {
-        self.entries.capacity() * size_of::<Entry>() + self.index.allocation_size()
-    }
-
-    /// Finds the flow that a packet with `tuple` belongs to, and the packet's direction in it.
-    pub fn lookup(&self, tuple: &Tuple) -> Option<(FlowId, Direction)> {
-        let packed = Packed::new(tuple);
-        self.find(&packed, tuple.protocol).or_else(|| {
-            let (id, direction) = self.find(&packed.reversed(), tuple.protocol)?;
-            // A tuple of the replies, reversed, is one that nobody sends in a translated flow.
-            (direction == Direction::Original && !self.entries[id.index as usize].has_reply)
-                .then_some((id, Direction::Reply))
-        })
-    }
-
-    /// Finds the flow whose initiator sends `tuple`.
-    pub fn lookup_original(&self, tuple: &Tuple) -> Option<FlowId> {
-        self.find(&Packed::new(tuple), tuple.protocol)
-            .and_then(|(id, direction)| (direction == Direction::Original).then_some(id))
+        self.entries.capacity() * size_of::<Entry>()
+            + self.index.allocation_size()
+            + self.addresses.memory()
+            + self.trackers.memory()
+            + self.containers.allocation_size()
+            + self.ended.capacity() * size_of::<(FlowId, Ended)>()
     }
 
     /// The entry named `id`, unless it has ended.
     pub fn get(&self, id: FlowId) -> Option<&Entry> {
         self.entries
             .get(id.index as usize)
-            .filter(|e| e.used && e.generation == id.generation)
+            .filter(|e| e.flags.has(entry::Flags::USED) && e.generation == id.generation)
     }
 
     fn get_mut(&mut self, id: FlowId) -> Option<&mut Entry> {
         self.entries
             .get_mut(id.index as usize)
-            .filter(|e| e.used && e.generation == id.generation)
+            .filter(|e| e.flags.has(entry::Flags::USED) && e.generation == id.generation)
     }
 
     /// Enters a flow. If a bound is met, a closing, half-open or unanswered flow may be evicted for it.
     ///
     /// # Errors
-    /// [`DropReason::QuotaFull`] if the container's share is used up, [`DropReason::TableFull`] if the table is,
-    /// [`DropReason::Malformed`] if the tuple is in the table already.
+    /// [`DropReason::QuotaFull`] if the container's share is used up, [`DropReason::TableFull`] if the table is, or flows are
+    /// translated to 65,535 addresses already, [`DropReason::Malformed`] if one of the tuples is in the table already,
+    /// [`DropReason::OutOfWindow`] if the connection to be followed does not begin with a SYN.
     pub fn insert(&mut self, now: Instant, new: NewFlow) -> Result<FlowId, DropReason> {
         self.asked += 1;
-        let protocol = new.tuple.protocol;
+        let protocol = new.tuple.protocol.number();
         let original = Packed::new(&new.tuple);
         let reply = new.reply.map(|t| Packed::new(&t));
-        if self.find(&original, protocol).is_some()
-            || reply.is_some_and(|r| self.find(&r, protocol).is_some())
-        {
+        let is_taken = |tuple: &Packed| self.find(tuple, protocol).is_some();
+        if is_taken(&original) || reply.is_some_and(|r| r == original || is_taken(&r)) {
             return Err(DropReason::Malformed);
         }
-        if self.container_len(new.container) >= self.limits.per_container && !self.evict(Some(new.container))
-        {
-            return Err(DropReason::QuotaFull);
-        }
-        // The greediest has something to lose in nearly every case; where all of its flows are established, another has.
-        if self.len >= self.limits.total && !self.evict(self.greediest()) && !self.evict(None) {
-            return Err(DropReason::TableFull);
+        let tracker = match new.track {
+            None => None,
+            Some(seg) => Some(Tracker::open(&seg).ok_or(DropReason::OutOfWindow)?),
+        };
+        let translation = match reply {
+            None => Translation::NONE,
+            Some(reply) => (self.addresses)
+                .translate(&original, &reply)
+                .ok_or(DropReason::TableFull)?,
+        };
+        if let Err(reason) = self.make_place(new.container) {
+            self.addresses.release(&translation);
+            return Err(reason);
         }
         let index = self.claim();
         let generation = self.entries[index as usize].generation;
         self.entries[index as usize] = Entry {
             original,
-            reply: reply.unwrap_or_default(),
-            sent: Counters::default(),
-            received: Counters::default(),
-            touched: now.micros(),
-            created: (now.millis() / 1000) as u32,
+            translation,
             generation,
-            links: [Link::NONE; 2],
-            container: new.container,
             data: new.data,
+            mark: new.mark,
+            tracker: tracker.map_or(NIL, |t| self.trackers.insert(t, self.limits.total)),
             protocol,
             state: new.state,
-            outbound: new.outbound,
-            has_reply: reply.is_some(),
-            shares_socket: new.shares_socket,
-            used: true,
+            flags: entry::Flags::USED
+                .with(entry::Flags::OUTBOUND, new.outbound)
+                .with(entry::Flags::REPLY, reply.is_some())
+                .with(entry::Flags::SHARES_SOCKET, new.shares_socket),
+            sent: Counters::default(),
+            received: Counters::default(),
+            links: [Link::NONE; 2],
+            touched: Ticks::at(now),
+            created: (now.millis() / 1000) as u32,
+            container: new.container,
         };
+        self.latest = self.latest.max(now);
         self.index_insert(index);
         if reply.is_some() {
             self.index_insert(index | REPLY_BIT);
         }
-        self.link(index);
+        self.link(index, 1);
         self.len += 1;
-        self.counts[new.state as usize] += 1;
-        self.containers.entry(new.container).or_default().len += 1;
         Ok(FlowId { index, generation })
     }
 
-    /// Counts `packets` of together `bytes` in `direction` and touches the flow.
-    pub fn count(&mut self, now: Instant, id: FlowId, direction: Direction, packets: u64, bytes: u64) {
-        if let Some(e) = self.get_mut(id) {
-            let c = match direction {
-                Direction::Original => &mut e.sent,
-                Direction::Reply => &mut e.received,
-            };
-            c.packets += packets;
-            c.bytes += bytes;
-            self.touch(now, id);
-        }
-    }
-
-    /// Begins the flow's timeout anew.
-    pub fn touch(&mut self, now: Instant, id: FlowId) {
-        let Some(e) = self.get_mut(id) else { return };
-        if now.since(Instant::from_micros(e.touched)) >= TOUCH_GRAIN {
-            e.touched = now.micros();
-            self.unlink(id.index);
-            self.link(id.index);
-        }
-    }
-
-    /// Puts the flow in `state` and begins that state's timeout.
-    pub fn set_state(&mut self, now: Instant, id: FlowId, state: State) {
-        let Some(old) = self.get(id).map(Entry::state) else {
-            return;
-        };
-        if old == state {
-            return;
-        }
-        self.unlink(id.index);
-        let e = &mut self.entries[id.index as usize];
-        e.state = state;
-        e.touched = now.micros();
-        self.counts[old as usize] -= 1;
-        self.counts[state as usize] += 1;
-        self.link(id.index);
-    }
-
     /// Ends the flow and returns it; its owner is not told.
-    pub fn remove(&mut self, id: FlowId) -> Option<Entry> {
+    pub fn remove(&mut self, id: FlowId) -> Option<Ended> {
         self.get(id)?;
         let index = id.index;
-        if self.entries[index as usize].has_reply {
+        let reply = self.entries[index as usize]
+            .is_forwarded()
+            .then(|| self.reply_of(&self.entries[index as usize]));
+        if reply.is_some() {
             self.index_remove(index | REPLY_BIT);
         }
         self.index_remove(index);
-        self.unlink(index);
+        self.unlink(index, 1);
         let e = &mut self.entries[index as usize];
         let entry = e.clone();
-        e.used = false;
+        e.flags = entry::Flags::default();
         e.generation = e.generation.wrapping_add(1);
         e.links[0].next = self.free;
         self.free = index;
         self.len -= 1;
-        self.counts[entry.state as usize] -= 1;
-        if let Some(share) = self.containers.get_mut(&entry.container) {
-            share.len -= 1;
-            if share.len == 0 {
-                self.containers.remove(&entry.container);
-            }
+        self.addresses.release(&entry.translation);
+        if entry.tracker != NIL {
+            self.trackers.remove(entry.tracker);
         }
-        Some(entry)
+        Some(Ended { entry, reply })
     }
 
-    /// Takes the next flow that has ended by itself: evicted, or silent for its timeout. It is out of the table already.
-    pub fn pop_ended(&mut self, now: Instant) -> Option<(FlowId, Entry)> {
-        if let Some(ended) = self.ended.pop() {
-            return Some(ended);
-        }
-        let id = State::ALL.iter().find_map(|&state| {
-            let head = self.lists[state as usize].head;
-            let e = self.entries.get(head as usize)?;
-            (Instant::from_micros(e.touched) + state.timeout() + TOUCH_GRAIN <= now).then_some(FlowId {
-                index: head,
-                generation: e.generation,
-            })
-        })?;
-        self.remove(id).map(|e| (id, e))
+    /// The tuple with which a packet of the flow that came in `direction` goes on: translated as the flow is. Nothing if the flow
+    /// has ended.
+    pub fn translated(&self, id: FlowId, direction: Direction) -> Option<Tuple> {
+        let e = self.get(id)?;
+        Some(match direction {
+            Direction::Original => self.reply_of(e).reversed(),
+            Direction::Reply => e.tuple().reversed(),
+        })
     }
 
-    /// When the next flow ends by itself, if nothing touches it.
-    pub fn deadline(&self) -> Option<Instant> {
-        if !self.ended.is_empty() {
-            return Some(Instant::ZERO);
+    /// The tuple of the flow's replies as they come in.
+    fn reply_of(&self, e: &Entry) -> Tuple {
+        if e.is_forwarded() {
+            (self.addresses.reply(&e.original, &e.translation)).unpack(e.protocol())
+        } else {
+            e.tuple().reversed()
         }
-        State::ALL
-            .iter()
-            .filter_map(|&state| {
-                let e = self.entries.get(self.lists[state as usize].head as usize)?;
-                Some(Instant::from_micros(e.touched) + state.timeout() + TOUCH_GRAIN)
+    }
+
+    /// Holds a segment of a followed connection against what is known of that, and gives the connection's state after it. Of a
+    /// flow that is not followed, its state.
+    ///
+    /// # Errors
+    /// [`DropReason::OutOfWindow`] if it cannot be the connection's, which is then left as it was; [`DropReason::NoFlow`] if the
+    /// flow has ended.
+    pub fn follow(
+        &mut self,
+        now: Instant,
+        id: FlowId,
+        direction: Direction,
+        seg: &Segment,
+    ) -> Result<State, DropReason> {
+        let e = self.get(id).ok_or(DropReason::NoFlow)?;
+        let (old, tracker) = (e.state, e.tracker);
+        let Some(tracker) = self.trackers.get_mut(tracker) else {
+            return Ok(old);
+        };
+        let state = tracker.step(old, direction, seg)?;
+        self.set_state(now, id, state);
+        Ok(state)
+    }
+
+    /// Marks the flow.
+    pub fn set_mark(&mut self, id: FlowId, mark: u32) {
+        if let Some(e) = self.get_mut(id) {
+            e.mark = mark;
+        }
+    }
+
+    /// The flow as it is shown, unless it has ended; `relayed` is the tuple of its replies, source and destination, where the relay
+    /// of a host socket knows it.
+    pub fn view(
+        &self,
+        now: Instant,
+        id: FlowId,
+        relayed: Option<(SocketAddr, SocketAddr)>,
+    ) -> Option<FlowView> {
+        let e = self.get(id)?;
+        let tuple = e.tuple();
+        let reply = relayed.unwrap_or_else(|| {
+            let t = self.reply_of(e);
+            (t.src, t.dst)
+        });
+        Some(FlowView {
+            protocol: e.protocol().name().into_owned(),
+            number: e.protocol,
+            state: e.state.name().to_owned(),
+            outbound: e.outbound(),
+            original: (tuple.src, tuple.dst),
+            reply,
+            age: (now.millis() / 1000).saturating_sub(u64::from(e.created)),
+            expires: (e.touched.instant(now, 0) + e.state.timeout())
+                .since(now)
+                .as_secs(),
+            sent: e.sent,
+            received: e.received,
+            mark: e.mark,
+        })
+    }
+
+    /// The flows of `container`, state by state, found without looking at those of others.
+    pub fn of_container(&self, container: PortId) -> impl Iterator<Item = (FlowId, &Entry)> + '_ {
+        let lists = self.containers.get(&container).map(|share| &share.lists);
+        lists.into_iter().flatten().flat_map(|list| {
+            let entry = |index: u32| self.entries.get(index as usize).map(|e| (self.id(index), e));
+            std::iter::successors(entry(list.head), move |(_, e)| {
+                entry(e.links[Kind::Container as usize].next)
             })
-            .min()
+        })
     }
 
     /// Every flow, in the order of the slots, from slot `from` on.
@@ -440,7 +401,7 @@ impl Table {
             .iter()
             .enumerate()
             .skip(from as usize)
-            .filter(|(_, e)| e.used)
+            .filter(|(_, e)| e.flags.has(entry::Flags::USED))
             .map(|(i, e)| {
                 (
                     FlowId {
@@ -452,60 +413,6 @@ impl Table {
             })
     }
 
-    /// A host socket is what `container` has too many of: ends one flow of its own that may be evicted and has its socket for
-    /// itself; if the first [`SEARCH`] that may be evicted share theirs, all of these.
-    pub fn make_room(&mut self, container: PortId) {
-        let Some(share) = self.containers.get(&container) else {
-            return;
-        };
-        let mut passed = 0;
-        let mut alone = None;
-        'search: for &state in State::EVICTION_ORDER {
-            let mut index = share.lists[state as usize].head;
-            while let Some(e) = self.entries.get(index as usize) {
-                if !e.shares_socket {
-                    alone = Some(self.id(index));
-                    break 'search;
-                }
-                passed += 1;
-                if passed == SEARCH {
-                    break 'search;
-                }
-                index = e.links[Kind::Container as usize].next;
-            }
-        }
-        if let Some(id) = alone {
-            return self.end(id);
-        }
-        for _ in 0..passed {
-            self.evict(Some(container));
-        }
-    }
-
-    /// The container that has most flows.
-    fn greediest(&self) -> Option<PortId> {
-        let most = self
-            .containers
-            .iter()
-            .max_by_key(|(port, share)| (share.len, port.0));
-        most.map(|(&port, _)| port)
-    }
-
-    /// Evicts one flow that may go, of `container` if given. False if there is none.
-    fn evict(&mut self, container: Option<PortId>) -> bool {
-        let lists = match container {
-            None => Some(&self.lists),
-            Some(c) => self.containers.get(&c).map(|share| &share.lists),
-        };
-        let victim = lists.and_then(|lists| {
-            let mut heads = State::EVICTION_ORDER.iter().map(|&s| lists[s as usize].head);
-            heads.find(|&head| head != NIL)
-        });
-        let Some(index) = victim else { return false };
-        self.end(self.id(index));
-        true
-    }
-
     /// The name of the flow that is in slot `index`.
     fn id(&self, index: u32) -> FlowId {
         FlowId {
@@ -514,106 +421,31 @@ impl Table {
         }
     }
 
-    /// Ends a flow of whose end its owner has to be told.
-    fn end(&mut self, id: FlowId) {
-        if let Some(entry) = self.remove(id) {
-            self.ended.push((id, entry));
+    /// Makes place for one more flow of `container`, evicting one if a bound is met.
+    fn make_place(&mut self, container: PortId) -> Result<(), DropReason> {
+        if self.container_len(container) >= self.limits.per_container && !self.evict(Some(container)) {
+            return Err(DropReason::QuotaFull);
         }
+        // The greediest has something to lose in nearly every case; where all of its flows are established, another has.
+        if self.len >= self.limits.total && !self.evict(self.greediest()) && !self.evict(None) {
+            return Err(DropReason::TableFull);
+        }
+        Ok(())
     }
 
+    /// A free slot.
     fn claim(&mut self) -> u32 {
         if self.free != NIL {
             let index = self.free;
             self.free = self.entries[index as usize].links[0].next;
             return index;
         }
-        self.entries.push(Entry {
-            original: Packed::default(),
-            reply: Packed::default(),
-            sent: Counters::default(),
-            received: Counters::default(),
-            touched: 0,
-            created: 0,
-            generation: 0,
-            links: [Link::NONE; 2],
-            container: PortId(0),
-            data: 0,
-            protocol: Protocol::Tcp,
-            state: State::Closed,
-            outbound: false,
-            has_reply: false,
-            shares_socket: false,
-            used: false,
-        });
-        self.entries.len() as u32 - 1
-    }
-
-    /// Appends the entry to the lists of its state.
-    fn link(&mut self, index: u32) {
-        let Entry { state, container, .. } = self.entries[index as usize];
-        self.lists[state as usize].append(Kind::State, &mut self.entries, index);
-        let share = self.containers.entry(container).or_default();
-        share.lists[state as usize].append(Kind::Container, &mut self.entries, index);
-    }
-
-    /// Takes the entry out of the lists of its state.
-    fn unlink(&mut self, index: u32) {
-        let Entry { state, container, .. } = self.entries[index as usize];
-        self.lists[state as usize].take_out(Kind::State, &mut self.entries, index);
-        if let Some(share) = self.containers.get_mut(&container) {
-            share.lists[state as usize].take_out(Kind::Container, &mut self.entries, index);
+        let len = self.entries.len();
+        if len == self.entries.capacity() {
+            let most = (self.limits.total as usize).saturating_sub(len).max(1);
+            self.entries.reserve_exact((len / 4).max(64).min(most));
         }
+        self.entries.push(Entry::vacant());
+        len as u32
     }
-
-    fn find(&self, packed: &Packed, protocol: Protocol) -> Option<(FlowId, Direction)> {
-        let hash = hash(self.key, packed, protocol);
-        let record = *self.index.find(hash, |&r| {
-            let e = &self.entries[(r & !REPLY_BIT) as usize];
-            e.protocol == protocol && *record_tuple(e, r) == *packed
-        })?;
-        let index = record & !REPLY_BIT;
-        let direction = if record & REPLY_BIT == 0 {
-            Direction::Original
-        } else {
-            Direction::Reply
-        };
-        Some((
-            FlowId {
-                index,
-                generation: self.entries[index as usize].generation,
-            },
-            direction,
-        ))
-    }
-
-    fn index_insert(&mut self, record: u32) {
-        let (key, entries) = (self.key, &self.entries);
-        let hash_of = |r: &u32| {
-            let e = &entries[(*r & !REPLY_BIT) as usize];
-            hash(key, record_tuple(e, *r), e.protocol)
-        };
-        let h = hash_of(&record);
-        self.index.insert_unique(h, record, hash_of);
-    }
-
-    fn index_remove(&mut self, record: u32) {
-        let e = &self.entries[(record & !REPLY_BIT) as usize];
-        let h = hash(self.key, record_tuple(e, record), e.protocol);
-        if let Ok(found) = self.index.find_entry(h, |&r| r == record) {
-            found.remove();
-        }
-    }
-}
-
-/// The tuple that an index record stands for.
-fn record_tuple(e: &Entry, record: u32) -> &Packed {
-    if record & REPLY_BIT == 0 {
-        &e.original
-    } else {
-        &e.reply
-    }
-}
-
-fn hash(key: (u64, u64), packed: &Packed, protocol: Protocol) -> u64 {
-    SipHasher13::new_with_keys(key.0, key.1 ^ protocol as u64).hash(&packed.0)
 }

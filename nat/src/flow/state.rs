@@ -6,7 +6,11 @@
 //!        Closed ◄─ RST from either side, in any state               TimeWait ◄─ last ACK ─ Closing
 //! UDP    UdpNew (UdpTransaction towards a well-known port) ─ answer ─► UdpReplied
 //! ICMP   Echo
+//! others Other
 //! ```
+//!
+//! Of a connection that is ended here and continued on a host socket these are the states of its relay; of one that is forwarded
+//! they are those that its segments show ([`super::track`]).
 
 use std::time::Duration;
 
@@ -24,8 +28,10 @@ pub enum State {
     HalfClosed,
     /// TCP: both FINs are sent, one is not acknowledged.
     Closing,
-    /// TCP: closed in order; stays to acknowledge a retransmitted FIN.
+    /// TCP, forwarded: closed in order; stays for what is still on its way.
     TimeWait,
+    /// TCP, relayed: closed in order; stays to acknowledge a retransmitted FIN.
+    RelayTimeWait,
     /// TCP: reset.
     Closed,
     /// UDP: nothing has come back, and the destination port is well known (DNS, NTP).
@@ -36,6 +42,8 @@ pub enum State {
     UdpReplied,
     /// ICMP echo.
     Echo,
+    /// Any other protocol.
+    Other,
 }
 
 impl State {
@@ -47,16 +55,19 @@ impl State {
         Self::HalfClosed,
         Self::Closing,
         Self::TimeWait,
+        Self::RelayTimeWait,
         Self::Closed,
         Self::UdpTransaction,
         Self::UdpNew,
         Self::UdpReplied,
         Self::Echo,
+        Self::Other,
     ];
 
     /// Which states are evicted when a bound is met, the first first. An established flow never is.
     pub const EVICTION_ORDER: &'static [Self] = &[
         Self::Closed,
+        Self::RelayTimeWait,
         Self::TimeWait,
         Self::Closing,
         Self::SynSent,
@@ -64,6 +75,7 @@ impl State {
         Self::Echo,
         Self::UdpTransaction,
         Self::UdpNew,
+        Self::Other,
     ];
 
     /// How long a flow in this state may be silent.
@@ -79,8 +91,10 @@ impl State {
             Self::HalfClosed => 432_000,
             // RFC 5382 REQ-5: transitory states at least 4 minutes.
             Self::Closing => 240,
+            // nf_conntrack_tcp_timeout_time_wait.
+            Self::TimeWait => 120,
             // The gateway's own TIME-WAIT towards the container: a lost last ACK is asked for again within a second.
-            Self::TimeWait => 10,
+            Self::RelayTimeWait => 10,
             // nf_conntrack_tcp_timeout_close.
             Self::Closed => 10,
             // RFC 4787 REQ-5 a: well-known ports may be shorter than two minutes; nf_conntrack_udp_timeout.
@@ -91,10 +105,12 @@ impl State {
             Self::UdpReplied => 300,
             // RFC 5508 REQ-1 a: at least 60 seconds.
             Self::Echo => 60,
+            // nf_conntrack_generic_timeout.
+            Self::Other => 600,
         })
     }
 
-    /// The protocol that it is a state of: `tcp`, `udp` or `icmp` (of either version).
+    /// The protocol that it is a state of: `tcp`, `udp`, `icmp` (of either version) or `other`.
     pub const fn protocol(self) -> &'static str {
         match self {
             Self::SynSent
@@ -103,9 +119,11 @@ impl State {
             | Self::HalfClosed
             | Self::Closing
             | Self::TimeWait
+            | Self::RelayTimeWait
             | Self::Closed => "tcp",
             Self::UdpTransaction | Self::UdpNew | Self::UdpReplied => "udp",
             Self::Echo => "icmp",
+            Self::Other => "other",
         }
     }
 
@@ -117,12 +135,13 @@ impl State {
             Self::Established => "established",
             Self::HalfClosed => "half-closed",
             Self::Closing => "closing",
-            Self::TimeWait => "time-wait",
+            Self::TimeWait | Self::RelayTimeWait => "time-wait",
             Self::Closed => "closed",
             Self::UdpTransaction => "transaction",
             Self::UdpNew => "new",
             Self::UdpReplied => "replied",
             Self::Echo => "echo",
+            Self::Other => "generic",
         }
     }
 }

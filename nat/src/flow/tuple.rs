@@ -2,31 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-/// A protocol whose flows are tracked.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-#[repr(u8)]
-pub enum Protocol {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-    /// ICMP echo; the source port is its identifier, the destination port 0.
-    Icmp,
-    /// ICMPv6 echo, likewise.
-    Icmp6,
-}
-
-impl Protocol {
-    /// Its name, as listed.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-            Self::Icmp => "icmp",
-            Self::Icmp6 => "icmpv6",
-        }
-    }
-}
+use super::Protocol;
 
 /// Which way a packet goes in its flow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,7 +13,7 @@ pub enum Direction {
     Reply,
 }
 
-/// Source and destination of a flow's packets in one direction.
+/// Source and destination of a flow's packets in one direction. Ports of a [`Protocol::Other`] are 0.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Tuple {
     /// The protocol.
@@ -59,55 +35,84 @@ impl Tuple {
     }
 }
 
-/// A tuple in 36 bytes: both addresses (IPv4 mapped into IPv6), both ports.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Packed(pub(super) [u8; 36]);
+/// An address as it stands in a header, an IPv4 one mapped into IPv6.
+pub(super) type Octets = [u32; 4];
 
-impl Default for Packed {
-    fn default() -> Self {
-        Self([0; 36])
+/// A tuple in 36 bytes: both addresses, both ports. Words are those of memory: they are compared and hashed, not reckoned with.
+#[derive(Clone, Copy, Eq, Debug, Default)]
+pub(super) struct Packed([u32; 9]);
+
+/// Word by word, since whoever compares tuples is looking one up.
+impl PartialEq for Packed {
+    fn eq(&self, other: &Self) -> bool {
+        let (a, b) = (self.words(), other.words());
+        (a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) | (a[4] ^ b[4]) == 0
     }
 }
 
 impl Packed {
     pub(super) fn new(tuple: &Tuple) -> Self {
-        let mut b = [0; 36];
-        b[..16].copy_from_slice(&octets(tuple.src.ip()));
-        b[16..32].copy_from_slice(&octets(tuple.dst.ip()));
-        b[32..34].copy_from_slice(&tuple.src.port().to_be_bytes());
-        b[34..].copy_from_slice(&tuple.dst.port().to_be_bytes());
-        Self(b)
+        let end = |end: SocketAddr| (octets(end.ip()), end.port());
+        Self::from_parts([end(tuple.src), end(tuple.dst)])
     }
 
     pub(super) fn reversed(&self) -> Self {
-        let mut b = [0; 36];
-        b[..16].copy_from_slice(&self.0[16..32]);
-        b[16..32].copy_from_slice(&self.0[..16]);
-        b[32..34].copy_from_slice(&self.0[34..]);
-        b[34..].copy_from_slice(&self.0[32..34]);
-        Self(b)
+        let [a, b, c, d, e, f, g, h, ports] = self.0;
+        Self([e, f, g, h, a, b, c, d, ports.rotate_left(16)])
+    }
+
+    /// Source address and port, then destination address and port.
+    pub(super) fn parts(&self) -> [(Octets, u16); 2] {
+        let [a, b, c, d, e, f, g, h, ports] = self.0;
+        [([a, b, c, d], (ports >> 16) as u16), ([e, f, g, h], ports as u16)]
+    }
+
+    pub(super) fn from_parts([src, dst]: [(Octets, u16); 2]) -> Self {
+        let ([a, b, c, d], [e, f, g, h]) = (src.0, dst.0);
+        Self([a, b, c, d, e, f, g, h, u32::from(src.1) << 16 | u32::from(dst.1)])
+    }
+
+    /// The source address.
+    pub(super) fn source(&self) -> IpAddr {
+        let [(octets, _), _] = self.parts();
+        address(octets)
     }
 
     pub(super) fn unpack(&self, protocol: Protocol) -> Tuple {
-        let address = |at: usize| {
-            let mut o = [0; 16];
-            o.copy_from_slice(&self.0[at..at + 16]);
-            let v6 = Ipv6Addr::from(o);
-            // A mapped address is never a container's destination (`Config::destination`), so this loses nothing.
-            v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4)
-        };
-        let port = |at: usize| u16::from_be_bytes([self.0[at], self.0[at + 1]]);
-        Tuple {
-            protocol,
-            src: SocketAddr::new(address(0), port(32)),
-            dst: SocketAddr::new(address(16), port(34)),
-        }
+        let endpoint = |(octets, port)| SocketAddr::new(address(octets), port);
+        let [src, dst] = self.parts().map(endpoint);
+        Tuple { protocol, src, dst }
+    }
+
+    /// The same as five words, the last one half.
+    pub(super) fn words(&self) -> [u64; 5] {
+        let [a, b, c, d, e, f, g, h, ports] = self.0.map(u64::from);
+        [a | b << 32, c | d << 32, e | f << 32, g | h << 32, ports]
     }
 }
 
-fn octets(addr: IpAddr) -> [u8; 16] {
+/// The address that stands there. (One of IPv6 that is mapped is never a destination, by `Config::destination`, so nothing is lost.)
+fn address(octets: Octets) -> IpAddr {
+    let mut bytes = [0; 16];
+    for (to, word) in bytes.chunks_exact_mut(4).zip(octets) {
+        to.copy_from_slice(&word.to_ne_bytes());
+    }
+    let v6 = Ipv6Addr::from(bytes);
+    v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4)
+}
+
+fn octets(addr: IpAddr) -> Octets {
     match addr {
-        IpAddr::V4(a) => a.to_ipv6_mapped().octets(),
-        IpAddr::V6(a) => a.octets(),
+        IpAddr::V4(a) => [
+            0,
+            0,
+            const { u32::from_ne_bytes([0, 0, 0xff, 0xff]) },
+            u32::from_ne_bytes(a.octets()),
+        ],
+        IpAddr::V6(a) => {
+            let o = a.octets();
+            let word = |at: usize| u32::from_ne_bytes([o[at], o[at + 1], o[at + 2], o[at + 3]]);
+            [word(0), word(4), word(8), word(12)]
+        }
     }
 }

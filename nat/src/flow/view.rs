@@ -16,13 +16,16 @@ pub struct Counters {
 /// A flow as it is shown: both tuples, state, age, counters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowView {
-    /// `tcp`, `udp`, `icmp` or `icmpv6`.
+    /// The protocol's name, as `tcp`, `udp`, `icmp`, `icmpv6` or `gre`; its number if it has none that is well known.
     pub protocol: String,
+    /// The protocol's number in the IP header.
+    pub number: u8,
     /// State, as `established`.
     pub state: String,
     /// True if the container opened it, false if it came through a published port.
     pub outbound: bool,
-    /// The initiator's first tuple: source, then destination. Ports of ICMP are its identifier.
+    /// The initiator's first tuple: source, then destination. Ports of ICMP are its identifier, those of
+    /// protocols without ports 0.
     pub original: (SocketAddr, SocketAddr),
     /// The translated tuple as the other side sees its replies: source, then destination.
     pub reply: (SocketAddr, SocketAddr),
@@ -34,4 +37,6 @@ pub struct FlowView {
     pub sent: Counters,
     /// To the initiator.
     pub received: Counters,
+    /// The mark of the rule that it came by; 0 if there is none.
+    pub mark: u32,
 }

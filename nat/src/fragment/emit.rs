@@ -5,12 +5,10 @@ use std::net::IpAddr;
 use pontoon_switch::{Checksum, DropReason, Offload, offload};
 use smoltcp::wire::{IpProtocol, Ipv4Packet};
 
+use super::FRAGMENT_HEADER;
 use crate::cx::Cx;
 use crate::packet::{ETHERNET, IpRepr};
 use crate::sum;
-
-/// Bytes of an IPv6 fragment header (RFC 8200 section 4.5).
-const FRAGMENT_HEADER: usize = 8;
 
 /// Sends the `len` transport bytes in [`Cx::buf`] from `at` on, which is [`Cx::payload_offset`] or later, to the neighbour
 /// that has `ip.dst`, in fragments if the link's MTU asks for them. Their checksum is filled in here or, of TCP and UDP, left to the device:

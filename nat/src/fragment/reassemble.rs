@@ -5,21 +5,25 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use pontoon_switch::frame::HEADROOM;
-use pontoon_switch::{Checksum, DropReason, Frame, Instant, Offload, PortId};
+use pontoon_switch::{Checksum, Frame, Instant, Offload, PortId};
 use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv6Packet};
 
-use crate::cx::Cx;
-use crate::icmp::{self, IcmpError};
+use super::FRAGMENT_HEADER;
 use crate::packet::{ETHERNET, Fragment, Packet};
 
 /// Bytes held in all.
 const TOTAL_BYTES: usize = 4 << 20;
-/// Datagrams held of one source.
-const PER_SOURCE: usize = 64;
+/// Datagrams held of one source, if that is a container.
+const PER_CONTAINER: usize = 64;
+/// Datagrams held of one source in the world, which may be a translator that stands for many: half of all, so that others have room
+/// whatever one sends. A quota for each source and destination would be none, as there is one destination: the gateway.
+const PER_PEER: usize = TOTAL / 2;
 /// Datagrams held in all.
 const TOTAL: usize = 1024;
 /// Pieces of one datagram: 64 KiB over an MTU of 68 are more than 1300.
 const PIECES: usize = 2048;
+/// Bytes of a first piece's data at most that an error could quote.
+const QUOTED: usize = 1232;
 /// What a piece is taken to cost beyond its bytes.
 const OVERHEAD: usize = 64;
 
@@ -48,6 +52,8 @@ struct Pending {
     first: Option<(Packet, Box<[u8]>)>,
     /// DF was set on a piece, as path-MTU discovery over fragments does.
     dont_fragment: bool,
+    /// Bytes of the largest piece, from its IP header on.
+    largest: u16,
     cost: usize,
 }
 
@@ -76,9 +82,29 @@ impl Whole {
     }
 }
 
+/// A datagram that is given up, or a piece of one.
+#[derive(Clone, Copy, Debug)]
+pub struct Lost<'p> {
+    /// Where the first piece to arrive of it came from.
+    pub ingress: PortId,
+    /// Set if its time was up and the piece that begins it is there: its bytes from the IP header on. Its sender is to be told
+    /// (RFC 792, RFC 4443 section 3.3).
+    pub exceeded: Option<&'p [u8]>,
+}
+
+impl Lost<'_> {
+    fn from(ingress: PortId) -> Self {
+        Self {
+            ingress,
+            exceeded: None,
+        }
+    }
+}
+
 /// Datagrams that are not whole yet.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Reassembler {
+    per_source: usize,
     pending: HashMap<Key, Pending>,
     /// By age; entries of datagrams that are gone are skipped.
     queue_v4: VecDeque<(Instant, Key, u64)>,
@@ -96,67 +122,101 @@ enum Added {
 }
 
 impl Reassembler {
-    /// Takes the fragment in `packet`; the whole datagram, if it was the last that was missing. What is refused is
-    /// counted ([`DropReason::Reassembly`]).
-    pub fn packet<H>(&mut self, cx: &mut Cx<'_, H>, packet: &Packet, frame: &Frame<'_>) -> Option<Whole> {
+    /// For what containers send.
+    pub fn of_containers() -> Self {
+        Self::with_quota(PER_CONTAINER)
+    }
+
+    /// For what comes by a link to the world.
+    pub fn of_world() -> Self {
+        Self::with_quota(PER_PEER)
+    }
+
+    fn with_quota(per_source: usize) -> Self {
+        Self {
+            per_source,
+            pending: HashMap::new(),
+            queue_v4: VecDeque::new(),
+            queue_v6: VecDeque::new(),
+            by_source: HashMap::new(),
+            bytes: 0,
+            serial: 0,
+        }
+    }
+
+    /// Takes the fragment in `packet`; the whole datagram, if it was the last that was missing. What is refused, and what has
+    /// to go for it, is told to `lost`.
+    pub fn packet(
+        &mut self,
+        now: Instant,
+        packet: &Packet,
+        frame: &Frame<'_>,
+        lost: &mut dyn FnMut(Lost<'_>),
+    ) -> Option<Whole> {
         let fragment = packet.fragment?;
         let data = packet.transport(frame);
         let end = fragment.offset as usize + data.len();
         // RFC 8200 section 4.5: pieces but the last are multiples of eight, and the whole is a packet.
         if data.is_empty() || (fragment.more && !data.len().is_multiple_of(8)) || end > longest(packet) {
-            cx.drop(packet.ingress, DropReason::Reassembly);
+            lost(Lost::from(packet.ingress));
             return None;
         }
         let key = Key {
             src: packet.src,
             dst: packet.dst,
-            protocol: packet.protocol,
+            // IPv6's next header is in each piece, but only the first one's counts.
+            protocol: match packet.src {
+                IpAddr::V4(_) => packet.protocol,
+                IpAddr::V6(_) => IpProtocol::Ipv6Frag,
+            },
             id: fragment.id,
         };
-        // IPv6's next header is in each piece, but only the first one's counts.
-        let key = Key {
-            protocol: if packet.src.is_ipv6() {
-                IpProtocol::Ipv6Frag
-            } else {
-                key.protocol
-            },
-            ..key
-        };
         if !self.pending.contains_key(&key) {
-            self.make_room(cx, packet.src);
-            self.begin(cx.now, key, packet.ingress);
+            self.make_room(packet.src, lost);
+            self.begin(now, key, packet.ingress);
         }
         match self.add(key, packet, fragment, frame) {
             Added::More => {
                 while self.bytes > TOTAL_BYTES
                     && let Some(evicted) = self.evict_oldest(None)
                 {
-                    cx.drop(evicted.ingress, DropReason::Reassembly);
+                    lost(Lost::from(evicted.ingress));
                 }
                 None
             }
-            Added::Complete => self.remove(&key).and_then(|p| finish(p, packet)),
+            Added::Complete => {
+                let whole = self.remove(&key).and_then(|p| finish(p, packet));
+                if whole.is_none() {
+                    lost(Lost::from(packet.ingress));
+                }
+                whole
+            }
             Added::Refused => {
                 self.remove(&key);
-                cx.drop(packet.ingress, DropReason::Reassembly);
+                lost(Lost::from(packet.ingress));
                 None
             }
         }
     }
 
-    /// Ends datagrams whose time is up, telling their senders where the first piece is there (RFC 792, RFC 4443
-    /// section 3.3).
-    pub fn expire<H>(&mut self, cx: &mut Cx<'_, H>) {
-        while let Some(key) = self.pop_expired(cx.now) {
+    /// Ends datagrams whose time is up.
+    pub fn expire(&mut self, now: Instant, lost: &mut dyn FnMut(Lost<'_>)) {
+        while let Some(key) = self.pop_expired(now) {
             let Some(pending) = self.remove(&key) else {
                 continue;
             };
-            cx.drop(pending.ingress, DropReason::Reassembly);
-            if let (Some((_, headers)), Some((0, data))) = (&pending.first, pending.pieces.first()) {
-                let mut quoted = headers[ETHERNET..].to_vec();
-                quoted.extend_from_slice(&data[..data.len().min(1232)]);
-                icmp::send_error(cx, &quoted, None, IcmpError::ReassemblyExceeded);
-            }
+            let first = match (&pending.first, pending.pieces.first()) {
+                (Some((_, headers)), Some((0, data))) => {
+                    let mut bytes = headers[ETHERNET..].to_vec();
+                    bytes.extend_from_slice(&data[..data.len().min(QUOTED)]);
+                    Some(bytes)
+                }
+                _ => None,
+            };
+            lost(Lost {
+                ingress: pending.ingress,
+                exceeded: first.as_deref(),
+            });
         }
     }
 
@@ -205,6 +265,7 @@ impl Reassembler {
             have: 0,
             first: None,
             dont_fragment: false,
+            largest: 0,
             cost: OVERHEAD,
         };
         self.pending.insert(key, pending);
@@ -220,16 +281,16 @@ impl Reassembler {
         added
     }
 
-    fn make_room<H>(&mut self, cx: &mut Cx<'_, H>, source: IpAddr) {
-        if self.by_source.get(&source).is_some_and(|&n| n >= PER_SOURCE)
+    fn make_room(&mut self, source: IpAddr, lost: &mut dyn FnMut(Lost<'_>)) {
+        if self.by_source.get(&source).is_some_and(|&n| n >= self.per_source)
             && let Some(evicted) = self.evict_oldest(Some(source))
         {
-            cx.drop(evicted.ingress, DropReason::Reassembly);
+            lost(Lost::from(evicted.ingress));
         }
         if self.pending.len() >= TOTAL
             && let Some(evicted) = self.evict_oldest(None)
         {
-            cx.drop(evicted.ingress, DropReason::Reassembly);
+            lost(Lost::from(evicted.ingress));
         }
     }
 
@@ -323,6 +384,9 @@ impl Pending {
             self.cost += packet.payload;
         }
         self.dont_fragment |= packet.src.is_ipv4() && packet.dont_fragment;
+        // The length field of either version, and IPv6's 40 bytes besides it.
+        let len = u16::try_from(packet.end - packet.ip).unwrap_or(u16::MAX);
+        self.largest = self.largest.max(len);
         self.have += data.len() as u32;
         self.cost += data.len() + OVERHEAD;
         self.pieces.insert(at, (start, data.into()));
@@ -352,13 +416,13 @@ fn timeout(key: Key) -> Duration {
 /// The whole of what `pending` has, as a frame with one IP header; `last` is the fragment that made it whole.
 fn finish(pending: Pending, last: &Packet) -> Option<Whole> {
     let (first, headers) = pending.first?;
-    // Options of IPv4 stay; of IPv6 all extension headers go, the transport header follows the IP header.
-    let header_len = match first.src {
-        IpAddr::V4(_) => first.payload - first.ip,
-        IpAddr::V6(_) => 40,
+    // What stood before the fragment header was in every piece and is the whole's.
+    let header_end = match first.src {
+        IpAddr::V4(_) => first.payload,
+        IpAddr::V6(_) => first.payload - FRAGMENT_HEADER,
     };
     let mut buf = vec![0; HEADROOM];
-    buf.extend_from_slice(&headers[..first.ip + header_len]);
+    buf.extend_from_slice(&headers[..header_end]);
     for (_, data) in &pending.pieces {
         buf.extend_from_slice(data);
     }
@@ -374,9 +438,10 @@ fn finish(pending: Pending, last: &Packet) -> Option<Whole> {
             header.fill_checksum();
         }
         IpAddr::V6(_) => {
-            let mut header = Ipv6Packet::new_unchecked(&mut buf[ip..]);
-            header.set_payload_len(u16::try_from(packet_len - 40).ok()?);
-            header.set_next_header(first.protocol);
+            let payload_len = u16::try_from(packet_len - 40).ok()?;
+            Ipv6Packet::new_unchecked(&mut buf[ip..]).set_payload_len(payload_len);
+            let names = naming(&buf[ip..], header_end - first.ip);
+            buf[ip + names] = headers[header_end];
         }
     }
     let end = buf.len();
@@ -388,7 +453,22 @@ fn finish(pending: Pending, last: &Packet) -> Option<Whole> {
     // What came in fragments may leave in fragments, IPv6 too.
     let packet = Packet {
         dont_fragment: pending.dont_fragment,
+        largest_fragment: Some(pending.largest),
         ..whole
     };
     Some(Whole { packet, buf })
+}
+
+/// Which byte of the IPv6 packet `bytes` names the header at `at`, an extension header or what follows the last.
+fn naming(bytes: &[u8], at: usize) -> usize {
+    let (mut names, mut next) = (6, 40);
+    while next < at {
+        let len = match IpProtocol::from(bytes[names]) {
+            IpProtocol::Ipv6Frag => FRAGMENT_HEADER,
+            _ => 8 + usize::from(bytes[next + 1]) * 8,
+        };
+        names = next;
+        next += len;
+    }
+    names
 }

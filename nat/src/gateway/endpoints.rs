@@ -22,6 +22,7 @@ impl<H: Host> Gateway<H> {
             .set_endpoint(endpoint.port, &endpoint.names, &endpoint.addresses);
         warn_of(&refused);
         self.shared.shares.attach(endpoint.port);
+        self.router.attach(endpoint.port, &endpoint.addresses);
         self.endpoints.insert(endpoint.port, endpoint);
     }
 
@@ -73,13 +74,14 @@ impl<H: Host> Gateway<H> {
     pub fn detach(&mut self, now: Instant, port: PortId, out: &mut dyn Out) {
         self.rules.retain(|_, r| r.port != port);
         self.shared.shares.detach(port);
-        self.shared.shares.keep(self.rules.len());
+        self.shared.shares.keep(self.sockets_of_rules());
         self.shared.sources.forget(port);
         self.dns.detach(port);
         let mut cx = self.shared.cx(now, out);
         self.tcp.detach(&mut cx, port);
         self.udp.detach(&mut cx, port);
         self.echo.detach(&mut cx, port);
+        self.router.detach(cx.flows, port);
         if let Some(endpoint) = self.endpoints.remove(&port) {
             for address in endpoint.addresses {
                 self.fragments.forget(address);

@@ -256,6 +256,8 @@ impl<H: PingHost> EchoRelay<H> {
             state: State::Echo,
             data: key.index,
             shares_socket: known.is_some(),
+            mark: 0,
+            track: None,
         };
         let flow = cx.flows.insert(cx.now, flow).map_err(refused)?;
         if let Some(ticket) = ticket
@@ -372,11 +374,11 @@ impl<H: PingHost> EchoRelay<H> {
 
     /// The container at `port` is gone: its identifiers too.
     pub fn detach(&mut self, cx: &mut Cx<'_, H>, port: PortId) {
-        let echo = |e: &Entry| matches!(e.protocol(), Protocol::Icmp | Protocol::Icmp6);
+        let echo = |e: &Entry| matches!(e.protocol(), Protocol::Icmp | Protocol::Icmp6) && !e.is_forwarded();
         let doomed: Vec<FlowId> = cx
             .flows
-            .iter_from(0)
-            .filter(|(_, e)| e.container() == port && echo(e))
+            .of_container(port)
+            .filter(|(_, e)| echo(e))
             .map(|(id, _)| id)
             .collect();
         for id in doomed {

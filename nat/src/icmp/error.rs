@@ -1,29 +1,15 @@
 //! Errors by meaning, and how they are told.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
-use std::num::NonZeroUsize;
+use std::net::IpAddr;
 
-use lru::LruCache;
-use pontoon_switch::{DropReason, Instant, Offload, offload};
+use pontoon_switch::{DropReason, Offload};
 use rustix::io::Errno;
-use smoltcp::wire::IpProtocol;
 
-use crate::config::Config;
+use super::telling::{Telling, sender};
 use crate::cx::Cx;
+use crate::flow::Protocol;
 use crate::host::{HostError, Origin};
-use crate::packet::IpRepr;
-use crate::sum;
-
-/// Errors a second that each container may be told, and how many at once.
-const RATE: u64 = 1000;
-
-/// How many containers' rates are remembered.
-const REMEMBERED: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
-
-/// Bytes of an IPv4 packet with an error at most (RFC 1812 section 4.3.2.3), and of an IPv6 one (RFC 4443 section 2.4 c).
-const LONGEST_V4: usize = 576;
-const LONGEST_V6: usize = 1280;
 
 /// An error to tell a container, by meaning: each has a type and code in ICMP (RFC 792, RFC 1191) and in ICMPv6
 /// (RFC 4443).
@@ -50,6 +36,19 @@ pub enum IcmpError {
 }
 
 impl IcmpError {
+    /// The error that a message of `protocol` means, whose four bytes behind the checksum are `rest`. `None` for what is no
+    /// error, and for redirects and source quenches, which nobody is to heed who is not on the link (RFC 6633).
+    pub fn from_message(protocol: Protocol, kind: u8, code: u8, rest: [u8; 4]) -> Option<Self> {
+        let [pointer, _, mtu @ ..] = rest;
+        match protocol {
+            // RFC 792: a pointer is one byte. RFC 1191: an MTU is two.
+            Protocol::Icmp if kind == 12 => Self::from_v4(kind, code, u32::from(pointer)),
+            Protocol::Icmp => Self::from_v4(kind, code, u32::from(u16::from_be_bytes(mtu))),
+            Protocol::Icmp6 => Self::from_v6(kind, code, u32::from_be_bytes(rest)),
+            Protocol::Tcp | Protocol::Udp | Protocol::Other(_) => None,
+        }
+    }
+
     /// The error that an ICMP message of `kind` and `code` means; `info` is its MTU or pointer. `None` for what is no error.
     pub fn from_v4(kind: u8, code: u8, info: u32) -> Option<Self> {
         Some(match (kind, code) {
@@ -116,7 +115,7 @@ impl IcmpError {
     }
 
     /// Type, code and the four bytes behind the checksum, in ICMP.
-    fn as_v4(self) -> (u8, u8, [u8; 4]) {
+    pub(super) fn as_v4(self) -> (u8, u8, [u8; 4]) {
         match self {
             Self::NetUnreachable => (3, 0, [0; 4]),
             Self::HostUnreachable => (3, 1, [0; 4]),
@@ -135,7 +134,7 @@ impl IcmpError {
     }
 
     /// Type, code and the four bytes behind the checksum, in ICMPv6.
-    fn as_v6(self) -> (u8, u8, [u8; 4]) {
+    pub(super) fn as_v6(self) -> (u8, u8, [u8; 4]) {
         match self {
             Self::NetUnreachable => (1, 0, [0; 4]),
             Self::Prohibited => (1, 1, [0; 4]),
@@ -151,163 +150,22 @@ impl IcmpError {
     }
 }
 
-/// How many errors each container may be told.
-#[derive(Debug)]
-pub struct RateLimiter(LruCache<IpAddr, Bucket>);
-
-#[derive(Debug)]
-struct Bucket {
-    tokens: u64,
-    filled: Instant,
-}
-
-impl Default for RateLimiter {
-    fn default() -> Self {
-        Self(LruCache::new(REMEMBERED))
-    }
-}
-
-impl RateLimiter {
-    /// True if `container` may be told one more, which then counts.
-    pub fn allow(&mut self, now: Instant, container: IpAddr) -> bool {
-        let bucket = self.0.get_or_insert_mut(container, || Bucket {
-            tokens: RATE,
-            filled: now,
-        });
-        let earned = now.since(bucket.filled).as_millis() as u64 * RATE / 1000;
-        if earned > 0 {
-            bucket.tokens = (bucket.tokens + earned).min(RATE);
-            bucket.filled = now;
-        }
-        let allowed = bucket.tokens > 0;
-        bucket.tokens -= u64::from(allowed);
-        allowed
-    }
-}
-
-/// Tells the sender of `packet` (its bytes from the IP header on, as it came or as it is rebuilt) of `error`, in the
-/// name of `from` (the gateway, if `None`). Nothing is sent where RFC 1122 section 3.2.2 and RFC 4443 section 2.4 forbid
-/// it, or beyond the rate limit.
+/// Tells the sender of `packet` (its bytes from the IP header on, as it came or as it is rebuilt), which is on the switch, of
+/// `error`, in the name of `from` (the gateway, if `None`). Nothing is sent where it may not be ([`Telling::about`]), or beyond the
+/// rate limit.
 pub fn send_error<H>(cx: &mut Cx<'_, H>, packet: &[u8], from: Option<IpAddr>, error: IcmpError) {
-    let Some(about) = About::of(packet) else { return };
-    let from = from.filter(|f| f.is_ipv4() == about.src.is_ipv4() && may_send(*f));
-    let Some(from) = from.or_else(|| cx.config.gateway_like(about.src)) else {
+    let net = cx.config.subnet4.map(|s| s.net);
+    let about = |from| Telling::about(packet, from, error, net.as_slice());
+    let gateway = || cx.config.gateway_like(sender(packet)?);
+    let Some(telling) = from.and_then(about).or_else(|| about(gateway()?)) else {
         return;
     };
-    if !about.may_be_told(cx.config, error) {
-        return;
-    }
-    if !cx.errors.allow(cx.now, about.src) {
+    if !cx.errors.allow(cx.now, telling.to()) {
         cx.out.drop(None, DropReason::RateLimited);
         return;
     }
-    let ((kind, code, rest), protocol, longest, tos) = match about.src {
-        // RFC 1812 section 4.3.2.5: precedence 6, internetwork control.
-        IpAddr::V4(_) => (error.as_v4(), IpProtocol::Icmp, LONGEST_V4, 0xc0),
-        IpAddr::V6(_) => (error.as_v6(), IpProtocol::Icmpv6, LONGEST_V6, 0),
-    };
-    let ip = IpRepr {
-        tos,
-        ..IpRepr::new(from, about.src, protocol)
-    };
-    let longest = longest.min(usize::from(cx.config.mtu));
-    let quoted = packet.len().min(longest - ip.header_len() - 8);
-    let message = &mut cx.payload(about.src)[..8 + quoted];
-    message[..4].copy_from_slice(&[kind, code, 0, 0]);
-    message[4..8].copy_from_slice(&rest);
-    message[8..].copy_from_slice(&packet[..quoted]);
-    let checksum = match protocol {
-        IpProtocol::Icmpv6 => sum::whole(from, about.src, protocol, message),
-        _ => offload::checksum(message),
-    };
-    message[2..4].copy_from_slice(&checksum.to_be_bytes());
-    let len = message.len();
+    let mtu = usize::from(cx.config.mtu);
+    let (ip, len) = telling.message(mtu, cx.payload(telling.to()));
     // Without a neighbour it is counted there, and there is nobody to tell.
     let _ = cx.transmit(&ip, len, Offload::NONE);
-}
-
-/// What must be known of a packet to decide whether an error may be sent about it.
-struct About {
-    src: IpAddr,
-    dst: IpAddr,
-    /// It is an ICMP error itself.
-    is_error: bool,
-    /// It is a fragment other than the first.
-    later_fragment: bool,
-}
-
-impl About {
-    fn of(packet: &[u8]) -> Option<Self> {
-        match packet.first()? >> 4 {
-            4 => {
-                let h = packet.first_chunk::<20>()?;
-                let later_fragment = u16::from_be_bytes([h[6], h[7]]) & 0x1fff != 0;
-                let kind = packet.get(usize::from(h[0] & 15) * 4);
-                Some(Self {
-                    src: IpAddr::from([h[12], h[13], h[14], h[15]]),
-                    dst: IpAddr::from([h[16], h[17], h[18], h[19]]),
-                    is_error: h[9] == 1 && kind.is_none_or(|k| matches!(k, 3 | 4 | 5 | 11 | 12)),
-                    later_fragment,
-                })
-            }
-            6 => {
-                let h = packet.first_chunk::<40>()?;
-                let (protocol, at, later_fragment) = skip_extensions(packet, h[6]);
-                Some(Self {
-                    src: IpAddr::from(<[u8; 16]>::try_from(&h[8..24]).ok()?),
-                    dst: IpAddr::from(<[u8; 16]>::try_from(&h[24..40]).ok()?),
-                    is_error: protocol == 58
-                        && !later_fragment
-                        && packet.get(at).is_none_or(|&k| k < 128 || k == 137),
-                    later_fragment,
-                })
-            }
-            _ => None,
-        }
-    }
-
-    fn may_be_told(&self, config: &Config, error: IcmpError) -> bool {
-        // RFC 4443 section 2.4 e.3: a path's MTU is told of multicasts too.
-        let to_group = match self.dst {
-            IpAddr::V4(d) => d.is_multicast() || is_broadcast(config, d),
-            IpAddr::V6(d) => d.is_multicast() && !matches!(error, IcmpError::PacketTooBig(_)),
-        };
-        let source = match self.src {
-            IpAddr::V4(s) => !is_broadcast(config, s) && !s.is_loopback() && s.octets()[0] < 224,
-            IpAddr::V6(_) => true,
-        };
-        source && may_send(self.src) && !to_group && !self.is_error && !self.later_fragment
-    }
-}
-
-fn is_broadcast(config: &Config, addr: Ipv4Addr) -> bool {
-    addr.is_broadcast()
-        || config
-            .subnet4
-            .is_some_and(|s| s.net.prefix_len() < 31 && s.net.broadcast() == addr)
-}
-
-/// True for addresses that a packet may come from.
-fn may_send(addr: IpAddr) -> bool {
-    !addr.is_multicast() && !addr.is_unspecified()
-}
-
-/// Walks the extension headers of IPv6 `packet`, as far as they go: transport protocol, its offset, and whether this is
-/// a later fragment.
-pub(super) fn skip_extensions(packet: &[u8], first: u8) -> (u8, usize, bool) {
-    let (mut protocol, mut at) = (first, 40);
-    loop {
-        let Some(header) = packet.get(at..).and_then(|h| h.first_chunk::<8>()) else {
-            return (protocol, at, false);
-        };
-        match protocol {
-            0 | 43 | 60 => at += 8 + usize::from(header[1]) * 8,
-            44 if u16::from_be_bytes([header[2], header[3]]) & 0xfff8 != 0 => {
-                return (header[0], at + 8, true);
-            }
-            44 => at += 8,
-            _ => return (protocol, at, false),
-        }
-        protocol = header[0];
-    }
 }

@@ -521,7 +521,7 @@ fn send<H>(cx: &mut Cx<'_, H>, subnet: Subnet4, m: &Message<'_>, answer: &Answer
         let gateway = subnet.gateway.octets();
         options.put(option::SUBNET_MASK, &subnet.net.netmask().octets());
         match config.egress {
-            Egress::Host => options.put(option::ROUTER, &gateway),
+            Egress::Host | Egress::Uplink => options.put(option::ROUTER, &gateway),
             Egress::None => {}
         }
         if let Some(server) = subnet.name_server() {

@@ -11,7 +11,7 @@
 mod arp;
 mod dhcp;
 mod echo;
-mod ndp;
+pub(crate) mod ndp;
 mod neighbours;
 mod ra;
 #[cfg(test)]

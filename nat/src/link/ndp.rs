@@ -11,23 +11,23 @@ use crate::cx::Cx;
 use crate::packet::{IpRepr, Packet};
 
 /// Router solicitation (RFC 4861 section 4.1).
-pub(super) const ROUTER_SOLICIT: u8 = 133;
+pub(crate) const ROUTER_SOLICIT: u8 = 133;
 /// Router advertisement (section 4.2).
-pub(super) const ROUTER_ADVERT: u8 = 134;
+pub(crate) const ROUTER_ADVERT: u8 = 134;
 /// Neighbour solicitation (section 4.3).
-pub(super) const NEIGHBOUR_SOLICIT: u8 = 135;
+pub(crate) const NEIGHBOUR_SOLICIT: u8 = 135;
 /// Neighbour advertisement (section 4.4).
-pub(super) const NEIGHBOUR_ADVERT: u8 = 136;
+pub(crate) const NEIGHBOUR_ADVERT: u8 = 136;
 /// Redirect (section 4.5).
-pub(super) const REDIRECT: u8 = 137;
+pub(crate) const REDIRECT: u8 = 137;
 
 /// Source link-layer address option (section 4.6.1).
-pub(super) const SOURCE_LINK_LAYER: u8 = 1;
+pub(crate) const SOURCE_LINK_LAYER: u8 = 1;
 /// Target link-layer address option.
-pub(super) const TARGET_LINK_LAYER: u8 = 2;
+pub(crate) const TARGET_LINK_LAYER: u8 = 2;
 
 /// All nodes of the link.
-pub(super) const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+pub(crate) const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
 /// The advertisement's flags (section 4.4): router, solicited, override.
 const ROUTER: u8 = 0x80;
@@ -35,13 +35,13 @@ const SOLICITED: u8 = 0x40;
 const OVERRIDE: u8 = 0x20;
 
 /// The Ethernet address of an IPv6 group (RFC 2464 section 7).
-pub(super) fn group_mac(group: Ipv6Addr) -> MacAddr {
+pub(crate) fn group_mac(group: Ipv6Addr) -> MacAddr {
     let [.., a, b, c, d] = group.octets();
     MacAddr([0x33, 0x33, a, b, c, d])
 }
 
 /// The group that `addr` is solicited at (RFC 4291 section 2.7.1).
-pub(super) fn solicited_node(addr: Ipv6Addr) -> Ipv6Addr {
+pub(crate) fn solicited_node(addr: Ipv6Addr) -> Ipv6Addr {
     let [.., a, b, c] = addr.octets();
     Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c])
 }
@@ -50,7 +50,7 @@ pub(super) fn solicited_node(addr: Ipv6Addr) -> Ipv6Addr {
 ///
 /// # Errors
 /// [`DropReason::Malformed`] for an option of length zero or beyond the end (RFC 4861 section 7.1).
-pub(super) fn link_layer(mut options: &[u8], kind: u8) -> Result<Option<MacAddr>, DropReason> {
+pub(crate) fn link_layer(mut options: &[u8], kind: u8) -> Result<Option<MacAddr>, DropReason> {
     let mut found = None;
     while !options.is_empty() {
         let &[k, units, ..] = options else {

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use hashbrown::DefaultHashBuilder;
+use ipnet::IpNet;
 use lru::LruCache;
 use pontoon_switch::{Frame, Instant, MacAddr, Offload};
 
@@ -50,6 +51,8 @@ pub enum Heard {
 #[derive(Debug)]
 pub struct Neighbours {
     pinned: HashMap<IpAddr, MacAddr, DefaultHashBuilder>,
+    /// Subnets that are reached by a neighbour, the longest prefix first.
+    behind: Vec<(IpNet, IpAddr)>,
     /// In the order of hearing: a lookup does not move an entry.
     learned: LruCache<IpAddr, Learned, DefaultHashBuilder>,
     shares: HashMap<MacAddr, u16, DefaultHashBuilder>,
@@ -61,6 +64,7 @@ impl Default for Neighbours {
     fn default() -> Self {
         Self {
             pinned: HashMap::default(),
+            behind: Vec::new(),
             learned: LruCache::unbounded_with_hasher(DefaultHashBuilder::default()),
             shares: HashMap::default(),
             asked: LruCache::unbounded_with_hasher(DefaultHashBuilder::default()),
@@ -70,12 +74,24 @@ impl Default for Neighbours {
 }
 
 impl Neighbours {
-    /// The Ethernet address of the neighbour that has `addr`.
+    /// The Ethernet address of the neighbour that has `addr`, or that leads to it.
     pub fn lookup(&self, addr: IpAddr) -> Option<MacAddr> {
+        self.direct(addr).or_else(|| {
+            let router = self.behind.iter().find(|(net, _)| net.contains(&addr))?.1;
+            self.direct(router)
+        })
+    }
+
+    fn direct(&self, addr: IpAddr) -> Option<MacAddr> {
         match self.pinned.get(&addr) {
             Some(mac) => Some(*mac),
             None => self.learned.peek(&addr).map(|e| e.mac),
         }
+    }
+
+    /// Subnets that are reached by a neighbour from now on, each with its address, the longest prefix first.
+    pub fn set_behind(&mut self, behind: Vec<(IpNet, IpAddr)>) {
+        self.behind = behind;
     }
 
     /// The Ethernet address that `addr` was pinned to.

@@ -125,7 +125,7 @@ fn build(config: &Config, b: &mut [u8]) -> usize {
     // Hop limit 64; neither managed nor other configuration; reachable and retransmission times unspecified.
     w.put(&[ROUTER_ADVERT, 0, 0, 0, 64, 0]);
     let lifetime = match config.egress {
-        Egress::Host => ROUTER_LIFETIME,
+        Egress::Host | Egress::Uplink => ROUTER_LIFETIME,
         // Section 4.2: no default router. The rest of the advertisement counts all the same.
         Egress::None => 0,
     };

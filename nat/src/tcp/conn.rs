@@ -258,7 +258,7 @@ impl<S> Conn<S> {
         match (self.phase, self.recv, self.send) {
             (Phase::Connecting, _, _) => State::SynSent,
             (Phase::SynAckSent | Phase::SynSent, _, _) => State::SynReceived,
-            (Phase::TimeWait, _, _) => State::TimeWait,
+            (Phase::TimeWait, _, _) => State::RelayTimeWait,
             (Phase::Open, Recv::Open, Send::Open) => State::Established,
             (Phase::Open, Recv::Shut, Send::Open) => State::HalfClosed,
             (Phase::Open, Recv::Open, Send::FinSent | Send::FinAcked) => State::HalfClosed,

@@ -123,6 +123,8 @@ impl<H: TcpHost> Relay<H> {
                 state: State::SynSent,
                 data: key.index,
                 shares_socket: false,
+                mark: 0,
+                track: None,
             },
         ) {
             Ok(flow) => flow,

@@ -212,6 +212,8 @@ impl<H: TcpHost> Relay<H> {
                 state: State::SynReceived,
                 data: key.index,
                 shares_socket: false,
+                mark: 0,
+                track: None,
             };
             let ticket = cx.ticket(port)?;
             Ok((cx.flows.insert(cx.now, flow)?, client, ticket))

@@ -27,7 +27,7 @@ mod outbound;
 mod outbox;
 mod published;
 
-pub(crate) use outbound::Datagram;
+pub(crate) use outbound::{Datagram, first_state};
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -172,8 +172,8 @@ impl<H: UdpHost> Relay<H> {
         self.send_waiting(cx);
         let doomed: Vec<FlowId> = cx
             .flows
-            .iter_from(0)
-            .filter(|(_, e)| e.container() == port && e.protocol() == crate::flow::Protocol::Udp)
+            .of_container(port)
+            .filter(|(_, e)| e.protocol() == crate::flow::Protocol::Udp && !e.is_forwarded())
             .map(|(id, _)| id)
             .collect();
         for id in doomed {

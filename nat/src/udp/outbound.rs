@@ -335,6 +335,17 @@ fn sent<H>(cx: &mut Cx<'_, H>, flow: FlowId, direction: Direction, packets: u64,
     }
 }
 
+/// The state of a flow to `port` that has seen no answer yet.
+///
+/// RFC 4787 REQ-5 a: a mapping that talks to a well-known port may go sooner. Questions to DNS and NTP servers come
+/// from ever new ports, and each may be a descriptor.
+pub(crate) fn first_state(port: u16) -> State {
+    match port {
+        53 | 123 => State::UdpTransaction,
+        _ => State::UdpNew,
+    }
+}
+
 /// Enters an outbound flow whose slot is `data`; its mapping may be there for others already.
 pub(super) fn enter<H>(
     cx: &mut Cx<'_, H>,
@@ -343,12 +354,7 @@ pub(super) fn enter<H>(
     data: u32,
     shares_socket: bool,
 ) -> Result<FlowId, DropReason> {
-    // RFC 4787 REQ-5 a: a mapping that talks to a well-known port may go sooner. Questions to DNS and NTP servers come
-    // from ever new ports, and each is a descriptor.
-    let state = match tuple.dst.port() {
-        53 | 123 => State::UdpTransaction,
-        _ => State::UdpNew,
-    };
+    let state = first_state(tuple.dst.port());
     cx.flows.insert(
         cx.now,
         NewFlow {
@@ -359,6 +365,8 @@ pub(super) fn enter<H>(
             state,
             data,
             shares_socket,
+            mark: 0,
+            track: None,
         },
     )
 }

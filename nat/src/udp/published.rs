@@ -150,6 +150,8 @@ impl<H: UdpHost> Relay<H> {
                 state: State::UdpNew,
                 data: slot.index,
                 shares_socket: true,
+                mark: 0,
+                track: None,
             },
         )?;
         let client = Client {

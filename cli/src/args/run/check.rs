@@ -9,6 +9,7 @@ use pontoon_nat::publish::PublishSpec;
 use super::{DEFAULT_PER_CONTAINER, MIN_MTU_IPV6, RunArgs};
 use crate::api::EndpointSpec;
 use crate::args::network_arg::NetworkArg;
+use crate::args::uplink::LinkTo;
 use crate::args::values::Outbound;
 
 impl RunArgs {
@@ -54,11 +55,38 @@ impl RunArgs {
             );
         }
         self.check_published()?;
+        self.check_uplink()?;
         if self.network.is_empty() {
             self.check_addresses()
         } else {
             Ok(())
         }
+    }
+
+    fn check_uplink(&self) -> Result<()> {
+        let Some(uplink) = self.uplink.spec()? else {
+            return Ok(());
+        };
+        ensure!(
+            self.network.is_empty(),
+            "--uplink is a private network's, and --network joins another: leave one of them out"
+        );
+        if let LinkTo::Switch(network) = &uplink.link.to {
+            bail!(
+                "--uplink switch:{network} is for networks of the daemon: make one by `pontoon network create --uplink \
+                 switch:{network}`, and join it"
+            );
+        }
+        for (option, given) in [
+            ("--outbound", !self.outbound.is_empty()),
+            ("--host-loopback", self.host_loopback),
+        ] {
+            ensure!(
+                !given,
+                "{option} is about the host's sockets, and a network with --uplink does not use them: leave one of them out"
+            );
+        }
+        Ok(())
     }
 
     fn is_default_per_container(&self) -> bool {

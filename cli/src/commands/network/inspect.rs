@@ -14,7 +14,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::each;
-use crate::api::{EndpointInfo, NetworkInfo, SubnetInfo};
+use crate::api::{EndpointInfo, NetworkInfo, SubnetInfo, UplinkInfo};
 use crate::args::InspectArgs;
 use crate::client;
 use crate::output;
@@ -54,9 +54,52 @@ pub(super) struct Inspected {
     #[serde(rename = "DNSSearch")]
     dns_search: Vec<String>,
     gateway_mac_address: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uplink: Option<InspectedUplink>,
     private: bool,
     front_pid: u32,
     packet_pid: u32,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct InspectedUplink {
+    link: String,
+    up: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mac_address: Option<String>,
+    #[serde(rename = "MTU", skip_serializing_if = "Option::is_none")]
+    mtu: Option<u16>,
+    addresses: Vec<String>,
+    gateways: Vec<IpAddr>,
+    resolvers: Vec<IpAddr>,
+}
+
+impl InspectedUplink {
+    fn of(uplink: &UplinkInfo) -> Self {
+        let UplinkInfo {
+            link,
+            mac,
+            up,
+            error,
+            mtu,
+            addresses,
+            gateways,
+            resolvers,
+        } = uplink;
+        Self {
+            link: link.to_string(),
+            up: *up,
+            error: error.clone(),
+            mac_address: mac.map(|mac| mac.to_string()),
+            mtu: *mtu,
+            addresses: addresses.iter().map(ToString::to_string).collect(),
+            gateways: gateways.clone(),
+            resolvers: resolvers.clone(),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -108,6 +151,9 @@ impl Inspected {
             dns,
             search,
             publish_address,
+            // It is what the uplink, or Internal and the gateway say.
+            egress: _,
+            uplink,
             options,
             persistent,
             since,
@@ -162,6 +208,7 @@ impl Inspected {
             dns: dns.clone(),
             dns_search: search.clone(),
             gateway_mac_address: gateway_mac.map(|mac| mac.to_string()).unwrap_or_default(),
+            uplink: uplink.as_ref().map(InspectedUplink::of),
             private: !persistent,
             front_pid: *front_pid,
             packet_pid: *packet_pid,

@@ -7,12 +7,15 @@ fn the_table() {
     assert_eq!(
         render(&[samples::network(), samples::bare_network()]),
         "\
-NAME  SUBNETS                  MTU  CONTAINERS  OPTIONS                                     SINCE
-shop  10.0.2.0/24, fd00::/64  1500           1                                              2026-11-21T08:00:00Z
-bare  192.0.2.0/24            1500           0  private, internal, icc=false, gateway=none  2026-11-21T08:00:00Z
+NAME  SUBNETS                  MTU  EGRESS       CONTAINERS  OPTIONS                                     SINCE
+shop  10.0.2.0/24, fd00::/64  1500  packet:eth1           1                                              2026-11-21T08:00:00Z
+bare  192.0.2.0/24            1500  none                  0  private, internal, icc=false, gateway=none  2026-11-21T08:00:00Z
 "
     );
-    assert_eq!(render(&[]), "NAME  SUBNETS  MTU  CONTAINERS  OPTIONS  SINCE\n");
+    assert_eq!(
+        render(&[]),
+        "NAME  SUBNETS  MTU  EGRESS  CONTAINERS  OPTIONS  SINCE\n"
+    );
 }
 
 #[test]
@@ -80,6 +83,23 @@ fn inspection_is_dockers() {
       "example.org"
     ],
     "GatewayMacAddress": "02:00:00:00:00:01",
+    "Uplink": {{
+      "Link": "packet:eth1",
+      "Up": true,
+      "MacAddress": "06:50:00:00:00:01",
+      "MTU": 1500,
+      "Addresses": [
+        "203.0.113.9/24",
+        "2001:db8::9/64"
+      ],
+      "Gateways": [
+        "203.0.113.1",
+        "fe80::1"
+      ],
+      "Resolvers": [
+        "203.0.113.53"
+      ]
+    }},
     "Private": false,
     "FrontPid": 4711,
     "PacketPid": 4712

@@ -67,6 +67,10 @@ impl Front {
                 }
             }
         }
+        let told: Vec<String> = self.networks.keys().cloned().collect();
+        for name in told.iter().filter(|name| network.is_none_or(|n| n == *name)) {
+            self.tell_routers(name);
+        }
         self.refresh_names();
         self.send_hosts();
     }

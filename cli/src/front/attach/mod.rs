@@ -18,12 +18,12 @@ use pontoon_nat::publish::PublishSpec;
 use super::capture_file::CaptureFile;
 use super::network::Taken;
 use super::place::Place;
+use super::publish::{Binding, Kept};
 use super::registry::{Container, Endpoint, Front, Life};
 use super::{Refused, now, refused};
 use crate::api::{AttachRequest, ContainerInfo, EndpointInfo, EndpointKind, EndpointSpec, LinkSpec};
 use crate::args::{Exposed, parse_name};
 use crate::attach::{Attach, Helper, Kind, Task};
-use crate::bind::Bound;
 use crate::packet::protocol::{Behind, PortKind, PortSettings, Vlans};
 
 mod again;
@@ -42,7 +42,7 @@ pub(super) struct Attaching {
     name: String,
     place: Place,
     jobs: Vec<Job>,
-    bound: Vec<(PublishSpec, Bound)>,
+    bound: Vec<(PublishSpec, Kept)>,
     capture: Option<CaptureFile>,
     hosts: Vec<(String, IpAddr)>,
     exposed: Vec<Exposed>,
@@ -204,7 +204,10 @@ impl Front {
         let default = self.default_of(specs.iter().map(|s| (s.network.as_str(), s.gw_priority)));
         if !request.publish.is_empty() {
             let network = default.map(|i| specs[i].network.as_str());
-            attaching.bound = self.bind_all(&attaching.name, network, &request.publish)?;
+            if let Some(network) = network {
+                self.look_at_uplink(network);
+            }
+            attaching.bound = self.bind_all(&attaching.name, network, &request.publish, Binding::New)?;
         }
         attaching.capture = request
             .capture
@@ -417,9 +420,18 @@ impl Front {
     fn settle(
         &mut self,
         name: &str,
-        bound: Vec<(PublishSpec, Bound)>,
+        bound: Vec<(PublishSpec, Kept)>,
         links: Vec<LinkSpec>,
     ) -> Result<(), Refused> {
+        let joined: Vec<String> = self
+            .container(name)?
+            .endpoints
+            .iter()
+            .map(|e| e.info.network.clone())
+            .collect();
+        for network in joined {
+            self.tell_routers(&network);
+        }
         self.apply_rules(name)?;
         if !bound.is_empty() {
             self.lead(name, bound)?;

@@ -1,9 +1,12 @@
+mod forwarded;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use pontoon_switch::{DropReason, Instant, PortId};
 use proptest::prelude::*;
 
+use super::lives::{SEARCH, TOUCH_GRAIN};
 use super::*;
 
 const A: PortId = PortId(1);
@@ -32,6 +35,8 @@ fn new(n: u32, container: PortId, state: State) -> NewFlow {
         state,
         data: n,
         shares_socket: false,
+        mark: 0,
+        track: None,
     }
 }
 
@@ -102,7 +107,8 @@ fn timeouts_are_within_the_rfcs() {
             State::SynSent | State::SynReceived | State::Closing => 4 * 60,
             State::UdpNew | State::UdpReplied => 120,
             State::Echo => 60,
-            State::TimeWait | State::Closed | State::UdpTransaction => 0,
+            State::TimeWait | State::RelayTimeWait | State::Closed | State::UdpTransaction => 0,
+            State::Other => 0,
         };
         assert!(state.timeout() >= Duration::from_secs(at_least), "{state:?}");
     }
@@ -134,7 +140,7 @@ fn a_touched_flow_lives_on() {
     assert_eq!(t.pop_ended(end).map(|(i, _)| i), Some(b));
     assert!(t.pop_ended(end).is_none());
     assert_eq!(
-        t.get(a).unwrap().view(end, None).sent,
+        t.view(end, a, None).unwrap().sent,
         Counters {
             packets: 1,
             bytes: 100
@@ -249,32 +255,31 @@ fn a_full_table_refuses_rather_than_evict_an_established_flow() {
     );
 }
 
-#[test]
-fn a_million_flows_fit_in_200_bytes_each() {
-    let n = 1_000_000;
-    let mut t = table(n, n);
-    for i in 0..n {
-        let mut flow = new(i, PortId(i % 64), State::Established);
-        flow.tuple.dst = SocketAddr::from(([198, 18, (i >> 16) as u8, (i >> 8) as u8], 80));
-        flow.tuple.src = SocketAddr::from(([10, 0, 2, i as u8], 1024));
-        t.insert(Instant::ZERO, flow).unwrap();
+/// The reply tuple of flow `n`, masqueraded as `address`.
+fn masqueraded(n: u32, address: [u8; 4]) -> Tuple {
+    Tuple {
+        dst: SocketAddr::from((address, tuple(n).src.port())),
+        ..tuple(n).reversed()
     }
-    assert_eq!(t.len(), n as usize);
-    // A `Vec` that grows by doubling holds up to twice what it needs: the bound is on what a full table holds.
-    t.entries.shrink_to_fit();
-    assert!(
-        t.memory() / n as usize <= 200,
-        "{} bytes a flow",
-        t.memory() / n as usize
-    );
-    let probe = t
-        .get(FlowId {
-            index: n / 2,
-            generation: 0,
-        })
-        .unwrap()
-        .tuple();
-    assert!(t.lookup(&probe).is_some());
+}
+
+fn forwarded(n: u32, reply: Tuple) -> NewFlow {
+    NewFlow {
+        reply: Some(reply),
+        ..new(n, A, State::SynSent)
+    }
+}
+
+/// The SYN of flow `n`.
+fn syn(seq: u32) -> Segment {
+    Segment {
+        seq,
+        ack: 0,
+        window: 64_000,
+        flags: Flags::SYN,
+        len: 0,
+        window_scale: Some(7),
+    }
 }
 
 proptest! {
@@ -288,7 +293,13 @@ proptest! {
             now += Duration::from_millis(dt * 1000);
             let state = State::ALL[n as usize % State::ALL.len()];
             match op {
-                0 | 1 => live.extend(t.insert(now, new(n, PortId(n % 3), state)).ok()),
+                0 => live.extend(t.insert(now, new(n, PortId(n % 3), state)).ok()),
+                1 => {
+                    let reply = masqueraded(n, [192, 0, 2, (n % 5) as u8]);
+                    let track = (n % 2 == 0).then(|| syn(n));
+                    let flow = NewFlow { track, container: PortId(n % 3), state, ..forwarded(n, reply) };
+                    live.extend(t.insert(now, flow).ok());
+                }
                 2 => if let Some(&id) = live.get(n as usize) { t.remove(id); },
                 3 => if let Some(&id) = live.get(n as usize) { t.set_state(now, id, state); },
                 _ => if let Some(&id) = live.get(n as usize) { t.touch(now, id); },
@@ -300,20 +311,34 @@ proptest! {
             prop_assert_eq!(live.len(), t.len());
             prop_assert_eq!(t.iter_from(0).count(), t.len());
             prop_assert_eq!(t.by_state().map(|(_, n)| n as usize).sum::<usize>(), t.len());
-            prop_assert_eq!(t.index.len(), t.len());
+            let translated: Vec<_> = t.iter_from(0).filter(|(_, e)| e.is_forwarded()).collect();
+            prop_assert_eq!(t.index.len(), t.len() + translated.len());
+            let addresses: std::collections::HashSet<_> = translated
+                .iter()
+                .map(|&(id, _)| t.translated(id, Direction::Original).unwrap().src.ip())
+                .collect();
+            prop_assert_eq!(t.addresses.len(), addresses.len());
             for (id, e) in t.iter_from(0) {
                 prop_assert_eq!(t.lookup(&e.tuple()), Some((id, Direction::Original)));
+                let reply = t.translated(id, Direction::Original).unwrap().reversed();
+                if e.is_forwarded() {
+                    prop_assert_eq!(t.lookup(&reply), Some((id, Direction::Reply)));
+                }
+                prop_assert_eq!(t.lookup(&e.tuple().reversed()).is_some(), !e.is_forwarded());
             }
+            let own: usize = (0..3).map(|port| t.of_container(PortId(port)).count()).sum();
+            prop_assert_eq!(own, t.len());
             let all = [(Kind::State, &t.lists)];
             let own = t.containers.values().map(|share| (Kind::Container, &share.lists));
             let mut linked = 0;
             for (kind, list) in all.into_iter().chain(own).flat_map(|(k, lists)| lists.iter().map(move |l| (k, l))) {
-                let (mut at, mut last) = (list.head, (NIL, 0));
+                let (mut at, mut last) = (list.head, (NIL, Instant::ZERO));
                 while at != NIL {
                     let e = &t.entries[at as usize];
                     let link = e.links[kind as usize];
-                    prop_assert!(e.used && link.prev == last.0 && e.touched >= last.1);
-                    last = (at, e.touched);
+                    let touched = e.touched.instant(now, 0);
+                    prop_assert!(e.flags.has(entry::Flags::USED) && link.prev == last.0 && touched >= last.1);
+                    last = (at, touched);
                     at = link.next;
                     linked += 1;
                 }

@@ -1,0 +1,443 @@
+//! Routed egress: packets are translated and forwarded, not ended.
+//!
+//! # Theory of operation
+//!
+//! The gateway stands on further links besides its switch ([`Uplink`]): one that leads to the world, with an address of the
+//! gateway's own there, and others that lead to the gateways of other networks. A packet between any two of these links is
+//! *forwarded* ([`forward`]): looked up in the conntrack table ([`crate::flow`]), held against the state of its connection,
+//! rewritten in place ([`rewrite`]), with its hop limit less one, and sent to the next hop's Ethernet address. A super-frame stays
+//! one, a partial checksum stays partial.
+//!
+//! The first packet of a flow decides what becomes of the others ([`open`]). What leaves by the link to the world is masqueraded:
+//! its source becomes the gateway's address there, and a port that [`ports`] allots. What comes to that address is led to
+//! containers by the rules of publishing ([`rules`]), or by a mapping that a container has made, or is the gateway's own business:
+//! there it is a host like others. Links to other networks are plainly routed, and only one side opens flows by each.
+//!
+//! ICMP errors are translated by the packet that they quote ([`errors`]), in both directions alike; those that arise here are sent to
+//! the side that the packet came from. Fragments are put together first; what does not fit the next link is cut or answered ([`cut`]).
+//!
+//! Nothing here depends on how many flows there are but the memory, and nothing is asked of the host: the links' descriptors are
+//! ports of the worker.
+
+pub mod config;
+pub mod cut;
+mod errors;
+mod forward;
+mod open;
+pub mod ports;
+pub mod rewrite;
+mod routes;
+mod rules;
+mod unsolicited;
+pub mod uplink;
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::ops::{Deref, DerefMut};
+
+use pontoon_switch::{Frame, Instant, PortId};
+
+pub use config::{Addressing4, Addressing6, LinkKind, Mapping, Nat, Route, UplinkConfig, Via};
+pub use rules::RoutedRule;
+pub use uplink::{Uplink, UplinkStatus};
+
+use crate::config::{Config, Egress, Filtering};
+use crate::cx::Cx;
+use crate::flow::{self, Direction, Ended, Entry, FlowId, Tuple};
+use crate::fragment::Reassembler;
+use crate::icmp::RateLimiter;
+use crate::publish::{RuleId, Target};
+use cut::Cutter;
+use ports::Ports;
+use routes::{Routes, Way};
+use rules::Rules;
+use unsolicited::Unsolicited;
+use uplink::UplinkEvent;
+
+/// Where a packet comes from or goes to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Side {
+    /// The network's own link, behind the switch.
+    Lan,
+    /// A link of the gateway's own: its place among them.
+    Link(usize),
+}
+
+/// A link's number in the entries of its flows; 0 is the network's own link. No number is that of two links at a time.
+type Number = u16;
+
+/// A link of the gateway's own.
+#[derive(Debug)]
+struct Link {
+    number: Number,
+    uplink: Uplink,
+    /// Fragments that came by it.
+    fragments: Reassembler,
+}
+
+impl Deref for Link {
+    type Target = Uplink;
+
+    fn deref(&self) -> &Uplink {
+        &self.uplink
+    }
+}
+
+impl DerefMut for Link {
+    fn deref_mut(&mut self) -> &mut Uplink {
+        &mut self.uplink
+    }
+}
+
+/// The links that a flow came by and leaves by, as [`Entry::data`] has them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Between {
+    from: Number,
+    to: Number,
+}
+
+impl Between {
+    fn of(entry: &Entry) -> Self {
+        let data = entry.data();
+        Self {
+            from: (data >> 16) as Number,
+            to: data as Number,
+        }
+    }
+
+    fn data(self) -> u32 {
+        u32::from(self.from) << 16 | u32::from(self.to)
+    }
+}
+
+/// The gateway as a router.
+#[derive(Debug)]
+pub struct Router {
+    links: Vec<Link>,
+    /// The number given last.
+    last_number: Number,
+    routes: Routes,
+    rules: Rules,
+    ports: Ports,
+    /// The containers' ports by their addresses.
+    owners: HashMap<IpAddr, PortId>,
+    unsolicited: Unsolicited,
+    cutter: Cutter,
+    /// The identification last given to a packet that was cut.
+    ident: u32,
+    /// Errors and resets told to whoever is beyond the links.
+    told: RateLimiter,
+    secret: (u64, u64),
+}
+
+impl Router {
+    /// A router without links.
+    pub fn new(secret: (u64, u64), filtering: Filtering) -> Self {
+        Self {
+            links: Vec::new(),
+            last_number: 0,
+            routes: Routes::default(),
+            rules: Rules::default(),
+            ports: Ports::new(secret, filtering),
+            owners: HashMap::new(),
+            unsolicited: Unsolicited::default(),
+            cutter: Cutter::default(),
+            ident: secret.0 as u32,
+            told: RateLimiter::of_world(),
+            secret,
+        }
+    }
+
+    /// Stands on one more link, whose port is `port`.
+    pub fn add_link(&mut self, now: Instant, port: PortId, config: UplinkConfig) {
+        let (a, b) = self.secret;
+        let secret = (a ^ u64::from(port.0), b);
+        self.last_number = self.free_number();
+        self.links.push(Link {
+            number: self.last_number,
+            uplink: Uplink::new(port, config, secret, now),
+            fragments: Reassembler::of_world(),
+        });
+    }
+
+    /// A number that no link has; not that of the last one to go either, if that can be helped.
+    fn free_number(&self) -> Number {
+        let mut number = self.last_number;
+        loop {
+            number = number.wrapping_add(1).max(1);
+            if self.links.iter().all(|l| l.number != number) {
+                return number;
+            }
+        }
+    }
+
+    /// Leaves the link of `port`: the flows by it end. False if there is none.
+    pub fn remove_link(&mut self, flows: &mut flow::Table, port: PortId) -> bool {
+        let Some(at) = self.link_of(port) else {
+            return false;
+        };
+        let gone = self.links.remove(at).number;
+        self.end_flows(flows, |e, _| {
+            let between = Between::of(e);
+            between.from == gone || between.to == gone
+        });
+        true
+    }
+
+    /// The link of `port` has been down: its addresses are confirmed, its neighbours doubted.
+    pub fn link_up(&mut self, now: Instant, port: PortId) {
+        if let Some(at) = self.link_of(port) {
+            self.links[at].renew(now);
+        }
+    }
+
+    /// The links as they are now.
+    pub fn links(&self) -> impl Iterator<Item = (PortId, UplinkStatus)> + '_ {
+        self.links.iter().map(|l| (l.port(), l.status()))
+    }
+
+    fn link_of(&self, port: PortId) -> Option<usize> {
+        self.links.iter().position(|l| l.port() == port)
+    }
+
+    /// The number of a side.
+    fn number(&self, side: Side) -> Number {
+        match side {
+            Side::Lan => 0,
+            Side::Link(at) => self.links[at].number,
+        }
+    }
+
+    /// The link of that number.
+    fn numbered(&self, number: Number) -> Option<usize> {
+        self.links.iter().position(|l| l.number == number)
+    }
+
+    /// The link to the world.
+    fn world(&self) -> Option<usize> {
+        self.links
+            .iter()
+            .position(|l| matches!(l.config().kind, LinkKind::World { .. }))
+    }
+
+    /// Routes beyond the network's own subnets from now on. Flows that would leave another way now end.
+    pub fn set_routes<H>(&mut self, cx: &mut Cx<'_, H>, routes: Vec<Route>) {
+        self.routes.set(routes);
+        cx.neighbours.set_behind(self.routes.behind_neighbours(cx.config));
+        let numbers: HashMap<u32, Number> = self.links.iter().map(|l| (l.port().0, l.number)).collect();
+        let world = self.world().map(|at| self.links[at].number);
+        let (table, config) = (&self.routes, cx.config);
+        let leaves_by = |dst: IpAddr| match table.way(config, dst) {
+            Way::Lan(_) => Some(0),
+            Way::Peer(port) => numbers.get(&port).copied(),
+            Way::World(_) => world,
+            Way::Elsewhere => None,
+        };
+        let doomed = doomed(cx.flows, |e, to| {
+            leaves_by(to.dst.ip()) != Some(Between::of(e).to)
+        });
+        self.remove(cx.flows, doomed);
+    }
+
+    /// The routes in force, the longest prefix first.
+    pub fn routes(&self) -> impl Iterator<Item = &Route> {
+        self.routes.iter()
+    }
+
+    /// Leads what comes to a port of the gateway's to a container. False if another rule has that port.
+    pub fn publish(&mut self, id: RuleId, rule: RoutedRule) -> bool {
+        let inserted = self.rules.insert(id, rule);
+        if inserted {
+            // Whoever has been allotted it keeps it until its flows end: rules are looked at first only for new ones.
+            self.ports.reserve(rule.protocol(), rule.host);
+        }
+        inserted
+    }
+
+    /// Takes rules back; the flows that came by them end. How many there were.
+    pub fn unpublish(&mut self, flows: &mut flow::Table, ids: &[RuleId]) -> usize {
+        let mut gone = HashSet::new();
+        for &id in ids {
+            if let Some(rule) = self.rules.remove(id) {
+                self.ports.unreserve(rule.protocol(), rule.host);
+                gone.insert(id.0);
+            }
+        }
+        if !gone.is_empty() {
+            self.end_flows(flows, |e, _| gone.contains(&e.mark()));
+        }
+        gone.len()
+    }
+
+    /// Takes note of a container's addresses.
+    pub fn attach(&mut self, port: PortId, addresses: &[IpAddr]) {
+        self.ports.attach(port);
+        self.owners.extend(addresses.iter().map(|&a| (a, port)));
+    }
+
+    /// Forgets a container: its rules, its flows and those to it end.
+    pub fn detach(&mut self, flows: &mut flow::Table, port: PortId) {
+        for id in self.rules.of(port) {
+            if let Some(rule) = self.rules.remove(id) {
+                self.ports.unreserve(rule.protocol(), rule.host);
+            }
+        }
+        self.ports.detach(port);
+        let addresses: HashSet<IpAddr> = self
+            .owners
+            .iter()
+            .filter(|&(_, &p)| p == port)
+            .map(|(&a, _)| a)
+            .collect();
+        self.owners.retain(|_, p| *p != port);
+        self.end_flows(flows, |e, to| {
+            e.container() == port || addresses.contains(&to.dst.ip())
+        });
+    }
+
+    /// Ends the flows of clients that may use `target` no more.
+    pub fn end_denied<H>(&mut self, cx: &mut Cx<'_, H>, target: Target) {
+        let (port, transport, container_port) = target;
+        let sources = cx.sources;
+        let owners = &self.owners;
+        let denied = |e: &Entry, to: &Tuple| {
+            rules::transport(e.protocol()) == Some(transport)
+                && to.dst.port() == container_port
+                && owners.get(&to.dst.ip()) == Some(&port)
+                && sources.denies(target, e.tuple().src.ip())
+        };
+        let doomed = doomed(cx.flows, denied);
+        self.remove(cx.flows, doomed);
+    }
+
+    /// A forwarded flow has been taken out of the table: lets go of its port.
+    pub fn ended(&mut self, flow: &Ended) {
+        if let Some(reply) = flow.reply() {
+            self.ports.release(&flow.tuple(), &reply);
+        }
+    }
+
+    /// Ends those of all forwarded flows that are to end, by their entry and by the tuple that their packets leave with.
+    fn end_flows(&mut self, flows: &mut flow::Table, which: impl Fn(&Entry, &Tuple) -> bool) {
+        let doomed = doomed(flows, which);
+        self.remove(flows, doomed);
+    }
+
+    fn remove(&mut self, flows: &mut flow::Table, doomed: Vec<FlowId>) {
+        for id in doomed {
+            if let Some(entry) = flows.remove(id) {
+                self.ended(&entry);
+            }
+        }
+    }
+
+    /// True if `addr` is the gateway's own, and packets to it are this router's business.
+    pub fn is_own(&self, config: &Config, addr: IpAddr) -> bool {
+        (config.egress == Egress::Uplink && config.is_gateway(addr))
+            || self.links.iter().any(|l| l.owns(addr))
+    }
+
+    /// True if a container's packet to `dst` is this router's to deal with, and not a relay's.
+    pub fn takes(&self, config: &Config, dst: IpAddr) -> bool {
+        self.routes.way(config, dst) != Way::Elsewhere && !config.on_link(dst) || self.is_own(config, dst)
+    }
+
+    /// True if `src` is the address of somebody behind a router on the switch.
+    pub fn is_behind(&self, config: &Config, src: IpAddr) -> bool {
+        matches!(self.routes.way(config, src), Way::Lan(router) if router != src)
+    }
+
+    /// Takes a container's whole packet that [`Router::takes`].
+    pub fn lan_packet<H>(
+        &mut self,
+        cx: &mut Cx<'_, H>,
+        packet: &crate::packet::Packet,
+        frame: &mut Frame<'_>,
+    ) {
+        self.forward(cx, Side::Lan, packet, frame);
+    }
+
+    /// Takes a frame that came by the link of `port`.
+    pub fn link_frame<H>(&mut self, cx: &mut Cx<'_, H>, port: PortId, frame: &mut Frame<'_>) {
+        let Some(at) = self.link_of(port) else {
+            return cx.drop(port, pontoon_switch::DropReason::NoPort);
+        };
+        match self.links[at].receive(cx.now, frame, cx.out) {
+            uplink::Received::Done => {}
+            uplink::Received::Packet(packet) => self.beyond_packet(cx, at, &packet, frame),
+        }
+    }
+
+    /// Does what is due, and what the links have to say.
+    pub fn flush<H>(&mut self, cx: &mut Cx<'_, H>) {
+        for at in 0..self.links.len() {
+            self.links[at].flush(cx.now, cx.out);
+            while let Some(event) = self.links[at].take_event() {
+                match event {
+                    UplinkEvent::AddressLost(address) => {
+                        // What was translated to it has no way back.
+                        self.end_flows(cx.flows, |e, to| {
+                            e.tuple().dst.ip() == address || to.src.ip() == address
+                        });
+                    }
+                    UplinkEvent::AddressGained(address) if cx.config.on_link(address) => {
+                        tracing::error!(
+                            %address,
+                            "the link to the world gives an address of the containers' own subnet: choose another --subnet"
+                        );
+                    }
+                    UplinkEvent::AddressGained(address) => {
+                        tracing::info!(%address, "the gateway has an address on its link to the world");
+                    }
+                    UplinkEvent::Unreachable(frames) => {
+                        for (mut frame, offload) in frames {
+                            self.undelivered(cx, at, &mut frame, offload);
+                        }
+                    }
+                }
+            }
+        }
+        self.expire_fragments(cx);
+        while let Some((link, packet)) = self.unsolicited.pop_due(cx.now) {
+            if let Some(at) = self.link_of(link) {
+                self.tell(
+                    cx,
+                    Side::Link(at),
+                    &packet,
+                    crate::icmp::IcmpError::PortUnreachable,
+                );
+            }
+        }
+    }
+
+    /// When [`Router::flush`] next has something to do.
+    pub fn deadline(&self) -> Option<Instant> {
+        let links = self.links.iter().filter_map(|l| l.deadline());
+        links
+            .chain(self.links.iter().filter_map(|l| l.fragments.deadline()))
+            .chain(self.unsolicited.deadline())
+            .min()
+    }
+
+    /// Bytes held for mapped ports.
+    pub fn memory(&self) -> usize {
+        self.ports.memory()
+    }
+}
+
+/// The forwarded flows that are to end.
+fn doomed(flows: &flow::Table, which: impl Fn(&Entry, &Tuple) -> bool) -> Vec<FlowId> {
+    let to_end = |&(id, e): &(FlowId, &Entry)| {
+        let leaves = flows.translated(id, Direction::Original);
+        e.is_forwarded() && leaves.is_some_and(|to| which(e, &to))
+    };
+    flows.iter_from(0).filter(to_end).map(|(id, _)| id).collect()
+}
+
+/// The other direction.
+fn opposite(direction: Direction) -> Direction {
+    match direction {
+        Direction::Original => Direction::Reply,
+        Direction::Reply => Direction::Original,
+    }
+}

@@ -1,0 +1,185 @@
+//! Published ports.
+
+use pontoon_fixtures::packet::{Tcp, flags};
+use pontoon_nat::publish::{SourceAction, SourceRule, Transport};
+use pontoon_switch::DropReason;
+
+use crate::world::*;
+
+fn syn(src: u16, dst: u16) -> Tcp<'static> {
+    Tcp {
+        src,
+        dst,
+        seq: 1000,
+        flags: flags::SYN,
+        window: 1000,
+        ..Tcp::default()
+    }
+}
+
+#[test]
+fn a_client_in_the_world_is_led_to_the_container_and_seen_as_itself() {
+    let mut w = World::plain();
+    w.publish(Transport::Tcp, "0.0.0.0:8080", A, &format!("{A4}:80"));
+    w.publish(Transport::Tcp, "[::]:8080", A, &format!("[{A6}]:80"));
+    for (far, own, inner) in [(FAR, OWN, A4), (FAR6, OWN6, A6)] {
+        let got = w.inward(World::far(far, own).tcp(syn(5555, 8080)));
+        let (far_, inner_) = (bracket(far), bracket(inner));
+        assert_eq!(ends(&got), format!("{far_}:5555 > {inner_}:80"));
+        let answer = Tcp {
+            src: 80,
+            dst: 5555,
+            seq: 7000,
+            ack: 1001,
+            flags: flags::SYN | flags::ACK,
+            window: 1000,
+            ..Tcp::default()
+        };
+        let back = w.out(World::from(A, far).tcp(answer));
+        assert_eq!(ends(&back), format!("{}:8080 > {far_}:5555", bracket(own)));
+    }
+    let flow = &w.flows()[0];
+    assert!(!flow.outbound && flow.state == "syn-received");
+}
+
+fn bracket(addr: &str) -> String {
+    if addr.contains(':') {
+        format!("[{addr}]")
+    } else {
+        addr.to_owned()
+    }
+}
+
+#[test]
+fn rfc5382_req8_a_container_reaches_published_ports_its_own_too() {
+    let mut w = World::plain();
+    w.publish(Transport::Tcp, "0.0.0.0:8080", A, &format!("{A4}:80"));
+    for (port, own) in [(B, OWN), (A, OWN), (B, "10.0.2.2")] {
+        w.lan(port, World::from(port, own).tcp(syn(5555, 8080)));
+        let got = w.one_inside();
+        let seen = tcp_ports(&got).0;
+        assert_eq!(ends(&got), format!("{own}:{seen} > {A4}:80"));
+        let answer = Tcp {
+            src: 80,
+            dst: seen,
+            seq: 7000,
+            ack: 1001,
+            flags: flags::SYN | flags::ACK,
+            window: 1000,
+            ..Tcp::default()
+        };
+        w.lan(A, World::from(A, own).tcp(answer));
+        let back = w.one_inside();
+        assert_eq!(ends(&back), format!("{own}:8080 > 10.0.2.{}:5555", 99 + port.0));
+        w.gateway.flush_flows(w.now, None, &mut Nowhere);
+    }
+}
+
+struct Nowhere;
+
+impl pontoon_switch::Out for Nowhere {
+    fn send(&mut self, _: &mut pontoon_switch::Frame<'_>) {}
+    fn send_by(&mut self, _: pontoon_switch::PortId, _: &mut pontoon_switch::Frame<'_>) {}
+    fn drop(&mut self, _: Option<pontoon_switch::PortId>, _: DropReason) {}
+}
+
+#[test]
+fn a_rule_that_is_taken_back_ends_its_flows_and_no_others() {
+    let mut w = World::plain();
+    let rule = w.publish(Transport::Udp, "0.0.0.0:53", A, &format!("{A4}:5353"));
+    w.inward(World::far(FAR, OWN).udp(9999, 53, b"q"));
+    w.out(World::from(A, FAR).udp(40_000, 7, b"x"));
+    assert_eq!(w.flows().len(), 2);
+    assert_eq!(
+        [w.gateway.unpublish(&[rule]), w.gateway.unpublish(&[rule])],
+        [1, 0]
+    );
+    let left = w.flows();
+    assert_eq!((left.len(), left[0].outbound), (1, true));
+    w.link(WORLD, World::far(FAR, OWN).udp(9999, 53, b"q"));
+    assert_eq!(icmp(&w.one_outside()).1, 3);
+}
+
+#[test]
+fn a_container_that_goes_takes_its_flows_and_rules_along() {
+    let mut w = World::plain();
+    w.publish(Transport::Udp, "0.0.0.0:53", A, &format!("{A4}:5353"));
+    w.inward(World::far(FAR, OWN).udp(9999, 53, b"q"));
+    w.out(World::from(A, FAR).udp(40_000, 7, b"x"));
+    w.lan(B, World::from(B, FAR).udp(40_001, 7, b"x"));
+    w.outside();
+    w.gateway.detach(w.now, A, &mut Nowhere);
+    assert_eq!(w.flows().len(), 1);
+    w.link(WORLD, World::far(FAR, OWN).udp(9999, 53, b"q"));
+    assert!(w.inside().is_empty());
+}
+
+#[test]
+fn rules_on_clients_hold_for_old_flows_as_well() {
+    let mut w = World::plain();
+    w.publish(Transport::Tcp, "0.0.0.0:8080", A, &format!("{A4}:80"));
+    w.inward(World::far(FAR, OWN).tcp(syn(5555, 8080)));
+    let deny = vec![SourceRule {
+        action: SourceAction::Deny,
+        net: "198.51.100.0/24".parse().unwrap(),
+    }];
+    w.gateway.set_sources(A, Transport::Tcp, 80, deny);
+    w.settle();
+    assert!(w.flows().is_empty());
+    w.link(WORLD, World::far(FAR, OWN).tcp(syn(5556, 8080)));
+    assert_eq!(
+        ends(&w.one_outside()),
+        format!("{OWN}:8080 > {FAR}:5556"),
+        "a reset"
+    );
+    assert_eq!(w.dropped(DropReason::Denied), 1);
+    w.inward(World::far(FAR2, OWN).tcp(syn(5555, 8080)));
+}
+
+#[test]
+fn a_published_port_is_allotted_to_nobody_else() {
+    let mut w = World::plain();
+    w.publish(Transport::Udp, "0.0.0.0:5000", A, &format!("{A4}:5000"));
+    w.lan(B, World::from(B, FAR).udp(5000, 7, b"x"));
+    assert_ne!(tcp_ports(&w.one_outside()).0, 5000);
+}
+
+/// A hairpin is a flow of its caller; it ends with what it leads to all the same.
+#[test]
+fn what_leads_to_a_container_ends_with_it_whoever_opened_it() {
+    for by_rule in [true, false] {
+        let mut w = World::plain();
+        let rule = w.publish(Transport::Udp, "0.0.0.0:53", A, &format!("{A4}:5353"));
+        w.lan(B, World::from(B, OWN).udp(4000, 53, b"q"));
+        w.one_inside();
+        assert_eq!(w.flows().len(), 1);
+        if by_rule {
+            assert_eq!(w.gateway.unpublish(&[rule]), 1);
+        } else {
+            w.gateway.detach(w.now, A, &mut Nowhere);
+        }
+        assert!(w.flows().is_empty(), "{by_rule}");
+    }
+}
+
+/// What a server sends of itself comes from where its clients find it (RFC 4787 REQ-1).
+#[test]
+fn a_published_port_is_the_containers_own_outward_as_well() {
+    let mut w = World::plain();
+    w.publish(Transport::Udp, "0.0.0.0:5061", A, &format!("{A4}:5060"));
+    let sent = w.out(World::from(A, FAR).udp(5060, 7, b"x"));
+    assert_eq!(ends(&sent), format!("{OWN}:5061 > {FAR}:7"));
+    let back = w.inward(World::far(FAR, OWN).udp(7, 5061, b"y"));
+    assert_eq!(ends(&back), format!("{FAR}:7 > {A4}:5060"));
+}
+
+#[test]
+fn a_flow_is_marked_with_the_number_of_its_rule() {
+    let mut w = World::plain();
+    let rule = w.publish(Transport::Udp, "0.0.0.0:53", A, &format!("{A4}:5353"));
+    w.inward(World::far(FAR, OWN).udp(4000, 53, b"q"));
+    w.out(World::from(A, FAR).udp(40_000, 7, b"x"));
+    let mut marks: Vec<u32> = w.flows().iter().map(|f| f.mark).collect();
+    marks.sort_unstable();
+    assert_eq!(marks, [0, rule.0]);
+}
