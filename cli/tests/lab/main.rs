@@ -46,6 +46,7 @@ mod sandbox;
 mod slirp4netns;
 mod tcp;
 mod udp;
+mod uplink;
 
 use std::net::SocketAddr;
 
