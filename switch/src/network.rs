@@ -279,11 +279,12 @@ impl<S: Station> Network<S> {
                 Received::Frame(mut frame) => {
                     bytes += frame.len();
                     slot.rx.count(frame.len());
-                    slot.up();
                     if let Some(capture) = &mut slot.capture {
                         capture.frame(now, Direction::In, &frame);
                     }
                     if slot.uplink {
+                        let up = slot.up();
+                        self.fabric.uplink_up |= up;
                         self.fabric.relayed += frame.len() as u64;
                         let mut door = Door {
                             fabric: &mut self.fabric,
@@ -363,8 +364,10 @@ impl<S: Station> Network<S> {
 
     /// Lets the station end a batch, or do what is due.
     pub fn flush(&mut self, now: Instant) {
-        for uplink in self.fabric.take_up() {
-            self.station.uplink_up(now, uplink);
+        if self.fabric.uplink_up {
+            for uplink in self.fabric.take_up() {
+                self.station.uplink_up(now, uplink);
+            }
         }
         self.station.flush(
             now,

@@ -77,6 +77,7 @@ impl Neighbours {
     /// The Ethernet address of the neighbour that has `addr`, or that leads to it.
     pub fn lookup(&self, addr: IpAddr) -> Option<MacAddr> {
         self.direct(addr).or_else(|| {
+            // Nearly always there are none.
             let router = self.behind.iter().find(|(net, _)| net.contains(&addr))?.1;
             self.direct(router)
         })

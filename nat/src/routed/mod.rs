@@ -337,8 +337,16 @@ impl Router {
             || self.links.iter().any(|l| l.owns(addr))
     }
 
+    /// True if there are neither links nor routes, as on most networks: nobody pays for them there.
+    fn is_idle(&self) -> bool {
+        self.links.is_empty() && self.routes.is_empty()
+    }
+
     /// True if a container's packet to `dst` is this router's to deal with, and not a relay's.
     pub fn takes(&self, config: &Config, dst: IpAddr) -> bool {
+        if self.is_idle() && config.egress != Egress::Uplink {
+            return false;
+        }
         self.routes.way(config, dst) != Way::Elsewhere && !config.on_link(dst) || self.is_own(config, dst)
     }
 
@@ -370,6 +378,9 @@ impl Router {
 
     /// Does what is due, and what the links have to say.
     pub fn flush<H>(&mut self, cx: &mut Cx<'_, H>) {
+        if self.links.is_empty() {
+            return;
+        }
         for at in 0..self.links.len() {
             self.links[at].flush(cx.now, cx.out);
             while let Some(event) = self.links[at].take_event() {
@@ -412,6 +423,9 @@ impl Router {
 
     /// When [`Router::flush`] next has something to do.
     pub fn deadline(&self) -> Option<Instant> {
+        if self.links.is_empty() {
+            return None;
+        }
         let links = self.links.iter().filter_map(|l| l.deadline());
         links
             .chain(self.links.iter().filter_map(|l| l.fragments.deadline()))

@@ -31,6 +31,11 @@ impl Routes {
         self.0 = routes;
     }
 
+    /// True if there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The way to `dst`.
     pub(super) fn way(&self, config: &Config, dst: IpAddr) -> Way {
         if config.on_link(dst) {

@@ -25,6 +25,8 @@ pub(super) struct Fabric {
     pub(super) registry: Option<mio::Registry>,
     /// Bytes that went to or came from the station since the worker last asked.
     pub(super) relayed: u64,
+    /// Some uplink has come up again.
+    pub(super) uplink_up: bool,
     /// Where a frame of the station that has no headroom gets some. Made when first needed.
     spare: Vec<u8>,
 }
@@ -61,6 +63,7 @@ impl Fabric {
             station_drops: DropCounters::default(),
             registry: None,
             relayed: 0,
+            uplink_up: false,
             spare: Vec::new(),
         }
     }
@@ -77,7 +80,9 @@ impl Fabric {
     }
 
     /// The uplinks that have come up again since the last call.
+    #[cold]
     pub(super) fn take_up(&mut self) -> impl Iterator<Item = PortId> + '_ {
+        self.uplink_up = false;
         let slots = self.slots.iter_mut().flatten();
         slots.filter_map(|slot| std::mem::take(&mut slot.came_up).then_some(slot.id))
     }
@@ -230,20 +235,27 @@ impl Slot {
             capture.frame(now, Direction::Out, frame);
         }
         match self.port.send(frame) {
-            Ok(()) => {
-                self.tx.count(frame.len());
-                self.up();
-            }
-            Err(reason) => {
-                self.drops.count(reason);
-                self.down |= self.uplink && reason == DropReason::NoPort;
-            }
+            Ok(()) => self.tx.count(frame.len()),
+            Err(reason) => self.drops.count(reason),
         }
     }
 
-    /// A frame has crossed the port.
-    pub(super) fn up(&mut self) {
-        self.came_up |= std::mem::take(&mut self.down);
+    /// Sends a frame by an uplink. True if that was down, and is not any more.
+    fn send_up(&mut self, now: Instant, frame: &mut Frame<'_>) -> bool {
+        let refused = self.drops.get(DropReason::NoPort);
+        self.send(now, frame);
+        if self.drops.get(DropReason::NoPort) == refused {
+            return self.up();
+        }
+        self.down = true;
+        false
+    }
+
+    /// A frame has crossed an uplink. True if that was down.
+    pub(super) fn up(&mut self) -> bool {
+        let was_down = std::mem::take(&mut self.down);
+        self.came_up |= was_down;
+        was_down
     }
 
     /// Reading the port failed.
@@ -308,7 +320,10 @@ impl Out for Door<'_> {
         let now = self.now;
         self.fabric.relayed += frame.len() as u64;
         match self.fabric.slot_mut(uplink).filter(|slot| slot.uplink) {
-            Some(slot) => slot.send(now, frame),
+            Some(slot) => {
+                let up = slot.send_up(now, frame);
+                self.fabric.uplink_up |= up;
+            }
             None => self.fabric.station_drops.count(DropReason::NoPort),
         }
     }

@@ -269,6 +269,7 @@ pub(super) fn ask(a: &Asker<'_>, pid: u32) {
         let target = template
             .replace("{network}", "shop")
             .replace("{id}", "1")
+            .replace("{cidr}", "10.99.0.0%2F24")
             .replace(['{', '}'], "");
         for method in ["PUT", "PATCH", "OPTIONS"] {
             let (status, answer) = a.raw(method, &target, None);

@@ -214,6 +214,12 @@ each_user! {
         assert_eq!(a.get("/v1/stats?network=shop")[0]["ports"].as_array().map(Vec::len), Some(2));
         assert!(a.get("/metrics").as_str().is_some_and(|m| m.contains("pontoon_containers 2")));
 
+        let route = a.post("/v1/networks/shop/routes", json!({"to": "10.99.0.0/24", "via": "10.30.0.77"}));
+        assert_eq!((&route["to"], &route["via"]), (&"10.99.0.0/24".into(), &"10.30.0.77".into()), "{route}");
+        assert_eq!(a.get("/v1/networks/shop/routes"), json!([route]));
+        a.delete("/v1/networks/shop/routes/10.99.0.0%2F24");
+        assert_eq!(a.get("/v1/networks/shop/routes"), json!([]));
+
         errors::ask(&a, bares[0].pid);
         let wrong = a.wrong.take();
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
