@@ -421,12 +421,23 @@ fn tap(netlink: &mut Netlink, name: &str) -> Result<(Link, OwnedFd)> {
             "the TAP {name} is not this user's (ip tuntap add … user)"
         )),
     })?;
-    if !link.up {
-        netlink
-            .set_up(link.index)
-            .with_context(|| format!("cannot bring {name} up"))?;
-    }
+    bring_up(netlink, &link, name)?;
     Ok((link, fd))
+}
+
+/// Brings an interface up that may be up already.
+fn bring_up(netlink: &mut Netlink, link: &Link, name: &str) -> Result<()> {
+    if link.up {
+        return Ok(());
+    }
+    netlink
+        .set_up(link.index)
+        .with_context(|| format!("cannot bring {name} up"))
+}
+
+/// Opens a packet socket on an interface that is up.
+fn listen(link: &Link, name: &str) -> Result<OwnedFd> {
+    open_packet(link.index).with_context(|| format!("cannot open a packet socket on the interface {name}"))
 }
 
 /// Opens a packet socket on an interface that is there.
@@ -434,13 +445,8 @@ fn packet(netlink: &mut Netlink, name: &str) -> Result<(Link, OwnedFd)> {
     let link = netlink
         .link(name)
         .with_context(|| format!("there is no interface {name}"))?;
-    if !link.up {
-        netlink
-            .set_up(link.index)
-            .with_context(|| format!("cannot bring {name} up"))?;
-    }
-    let fd = open_packet(link.index)
-        .with_context(|| format!("cannot open a packet socket on the interface {name}"))?;
+    bring_up(netlink, &link, name)?;
+    let fd = listen(&link, name)?;
     Ok((link, fd))
 }
 

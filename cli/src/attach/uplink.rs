@@ -9,9 +9,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use pontoon_switch::MacAddr;
-use pontoon_switch::sys::packet::open_packet;
 
-use super::{QUEUE, open, tap, veth};
+use super::{QUEUE, bring_up, listen, open, tap, veth};
 use crate::netlink::{Link, Netlink};
 
 /// What an interface of the host is for.
@@ -55,14 +54,9 @@ pub(super) fn packet(netlink: &mut Netlink, name: &str, wanted: Wanted<'_>) -> R
     {
         bail!("the host has {taken} on {name} itself: give the uplink another address of that network");
     }
-    if !link.up {
-        ensure!(wanted.raise, "the interface {name} is down");
-        netlink
-            .set_up(link.index)
-            .with_context(|| format!("cannot bring {name} up"))?;
-    }
-    let fd = open_packet(link.index)
-        .with_context(|| format!("cannot open a packet socket on the interface {name}"))?;
+    ensure!(link.up || wanted.raise, "the interface {name} is down");
+    bring_up(netlink, &link, name)?;
+    let fd = listen(&link, name)?;
     Ok((link, fd))
 }
 

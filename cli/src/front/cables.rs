@@ -57,6 +57,15 @@ impl Cable {
         self.from == from && self.to == to
     }
 
+    /// The network at its other end, seen from `network`.
+    pub(super) fn beyond(&self, network: &str) -> &str {
+        if self.from == network {
+            &self.to
+        } else {
+            &self.from
+        }
+    }
+
     /// The number of its end at a network.
     pub(super) fn end_at(&self, network: &str) -> Option<u32> {
         let [from, to] = self.ends?;
@@ -176,11 +185,7 @@ impl Front {
         for at in touching {
             let cable = &mut self.cables[at];
             // Its number there is somebody else's by now.
-            let other = if cable.from == network {
-                cable.to.clone()
-            } else {
-                cable.from.clone()
-            };
+            let other = cable.beyond(network).to_owned();
             let port = cable.end_at(&other);
             cable.ends = None;
             if let (Some(port), Some(there)) = (port, self.networks.get_mut(&other)) {
@@ -201,11 +206,7 @@ impl Front {
             return false;
         };
         let cable = &mut self.cables[at];
-        let other = if cable.from == network {
-            cable.to.clone()
-        } else {
-            cable.from.clone()
-        };
+        let other = cable.beyond(network).to_owned();
         let left = cable.end_at(&other);
         cable.ends = None;
         // The packet process at the other end is dead, most likely, and its successor is about to lay it anew.

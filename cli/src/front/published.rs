@@ -60,23 +60,7 @@ impl Published {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::front::plan::Choice;
-
-    struct Given;
-
-    impl Choice for Given {
-        fn subnet4(&mut self) -> anyhow::Result<ipnet::IpNet> {
-            Ok("10.89.0.0/24".parse()?)
-        }
-        fn subnet6(&mut self) -> anyhow::Result<ipnet::IpNet> {
-            Ok("fd12:3456:789a::/64".parse()?)
-        }
-        fn avoid(&mut self, _: ipnet::IpNet) {}
-    }
-
-    fn plan(json: &str) -> Plan {
-        Plan::of_spec(serde_json::from_str(json).expect(json), 0, &mut Given).expect(json)
-    }
+    use crate::front::tests::plan;
 
     /// What is published of `spec` on network `a`, at `host`.
     fn published(spec: &str, host: &str) -> Published {

@@ -145,12 +145,7 @@ impl Front {
         while let Some(at) = self.cables.iter().position(|c| c.touches(network)) {
             self.pull(at);
             let cable = self.cables.remove(at);
-            let left = if cable.from == network {
-                cable.to
-            } else {
-                cable.from
-            };
-            self.send_routes_or_log(&left);
+            self.send_routes_or_log(cable.beyond(network));
         }
     }
 

@@ -22,7 +22,8 @@ impl Choice for Given {
     fn avoid(&mut self, _: ipnet::IpNet) {}
 }
 
-fn plan(json: &str) -> Plan {
+/// The plan that a specification comes to.
+pub(super) fn plan(json: &str) -> Plan {
     Plan::of_spec(serde_json::from_str(json).expect(json), 0, &mut Given).expect(json)
 }
 

@@ -40,12 +40,12 @@ impl Router {
         let no_flow = Refusal::silent(DropReason::NoFlow);
         let (id, direction) = cx.flows.lookup(&quoted.tuple.reversed()).ok_or(no_flow)?;
         let entry = cx.flows.get(id).ok_or(no_flow)?;
-        let owns_side = entry.outbound() == (direction == Direction::Original);
-        let foreign = from == Side::Lan && owns_side && entry.container() != packet.ingress;
-        if !entry.is_forwarded() || foreign {
+        if !entry.is_forwarded() {
             return Err(no_flow);
         }
-        self.check_side(entry, from, direction).map_err(Refusal::silent)?;
+        if !self.may_send(entry, from, direction, packet) {
+            return Err(Refusal::silent(DropReason::BadSourceAddress));
+        }
         let inner = cx.flows.translated(id, direction).ok_or(no_flow)?.reversed();
         // The other end of the flow is known there by another address; a container is, whatever address it speaks by.
         let translated = inner.dst.ip() != quoted.tuple.dst.ip();

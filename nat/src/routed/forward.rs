@@ -163,10 +163,7 @@ impl Router {
         if !entry.is_forwarded() {
             return Err(Refusal::silent(DropReason::NoFlow));
         }
-        self.check_side(entry, from, direction).map_err(Refusal::silent)?;
-        // A container speaks for itself only; the other side of a hairpin is another container.
-        let owns_side = entry.outbound() == (direction == Direction::Original);
-        if from == Side::Lan && owns_side && entry.container() != packet.ingress {
+        if !self.may_send(entry, from, direction, packet) {
             return Err(Refusal::silent(DropReason::BadSourceAddress));
         }
         // RFC 4787 REQ-5 c: a flow that both sides go on with lasts longer than a question and its answer.
@@ -235,24 +232,17 @@ impl Router {
         }
     }
 
-    /// Holds a packet of a flow against the side that packets of its direction come from: whoever is on another link may know
-    /// the flow's addresses, and is none of its ends.
-    pub(super) fn check_side(
-        &self,
-        entry: &Entry,
-        from: Side,
-        direction: Direction,
-    ) -> Result<(), DropReason> {
+    /// True if a packet that came from `from` may be one of the flow's in that direction. Whoever is on another link may know the
+    /// flow's addresses, and is none of its ends; a container speaks for itself only (the other side of a hairpin is another one).
+    pub(super) fn may_send(&self, entry: &Entry, from: Side, direction: Direction, packet: &Packet) -> bool {
         let between = Between::of(entry);
-        let right = match direction {
+        let side = match direction {
             Direction::Original => between.from,
             Direction::Reply => between.to,
         };
-        if self.number(from) == right {
-            Ok(())
-        } else {
-            Err(DropReason::BadSourceAddress)
-        }
+        let of_container = entry.outbound() == (direction == Direction::Original);
+        let foreign = from == Side::Lan && of_container && entry.container() != packet.ingress;
+        self.number(from) == side && !foreign
     }
 
     /// Where a packet of a flow leaves that came in `direction` and is for `dst` now: by the link that the other direction comes

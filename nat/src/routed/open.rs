@@ -207,16 +207,8 @@ impl Router {
     /// A container's packet to one of the gateway's own addresses: to a published port, its own or another's, or to what a
     /// mapping shows of another container (RFC 4787 REQ-9). The source becomes what the world would see.
     fn hairpin<H>(&self, cx: &Cx<'_, H>, packet: &Packet, seen: &Seen) -> Result<Verdict, Refusal> {
-        let Tuple { protocol, src, dst } = seen.tuple;
-        let transport = rules::transport(protocol);
-        if let Some(transport) = transport
-            && let Some(rule) = self.rules.find(transport, dst)
-        {
-            let target = (rule.port, transport, rule.container.port());
-            if cx.sources.denies(target, src.ip()) {
-                return Err(denied(protocol));
-            }
-            opens(seen)?;
+        let Tuple { protocol, dst, .. } = seen.tuple;
+        if let Some(rule) = self.rule_for(cx, seen)? {
             return Ok(Verdict::Open(Opening {
                 container: packet.ingress,
                 outbound: true,
@@ -243,6 +235,23 @@ impl Router {
             None if seen.is_ping => Ok(Verdict::Echo),
             None => Err(nobody_there(protocol)),
         }
+    }
+
+    /// The rule of publishing that the first packet of a flow to one of the gateway's own addresses falls under, if there is one.
+    fn rule_for<H>(&self, cx: &Cx<'_, H>, seen: &Seen) -> Result<Option<rules::Found>, Refusal> {
+        let Tuple { protocol, src, dst } = seen.tuple;
+        let Some(transport) = rules::transport(protocol) else {
+            return Ok(None);
+        };
+        let Some(rule) = self.rules.find(transport, dst) else {
+            return Ok(None);
+        };
+        let target = (rule.port, transport, rule.container.port());
+        if cx.sources.denies(target, src.ip()) {
+            return Err(denied(protocol));
+        }
+        opens(seen)?;
+        Ok(Some(rule))
     }
 
     /// The container's port that has `addr`, or that of the router that leads to it.

@@ -1,11 +1,14 @@
 //! A gateway between containers and a link to the world, all of them packet literals, on a virtual clock.
 
+#[path = "../config/mod.rs"]
+mod shared;
+
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use pontoon_fixtures::packet::{ARP, Between, IPV6, Parsed, Payload, Tcp, explode};
-use pontoon_nat::config::{Config, Egress, Filtering, HostLoopback, LinkLocal, Subnet4, Subnet6};
+use pontoon_nat::config::{Config, Egress};
 use pontoon_nat::flow::FlowView;
 use pontoon_nat::host::sim::SimHost;
 use pontoon_nat::publish::{RuleId, Transport};
@@ -15,7 +18,8 @@ use pontoon_nat::routed::{
 use pontoon_nat::{Endpoint, Gateway, Secrets};
 use pontoon_switch::{DropReason, Frame, Instant, MacAddr, Offload, Out, PortId, Station};
 
-pub(crate) const GATEWAY: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
+pub(crate) use shared::GATEWAY;
+
 /// The gateway on the link to the world.
 pub(crate) const OUTSIDE: MacAddr = MacAddr([2, 0, 0, 0, 9, 9]);
 /// Whoever else is there.
@@ -43,27 +47,13 @@ pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().expect("address")
 }
 
+/// A gateway without host sockets, whose bounds are soon met.
 pub(crate) fn config() -> Config {
     Config {
-        mac: GATEWAY,
-        subnet4: Some(Subnet4::new(
-            "10.0.2.0/24".parse().unwrap(),
-            Ipv4Addr::new(10, 0, 2, 2),
-        )),
-        subnet6: Some(Subnet6::new(
-            "fd00:2::/64".parse().unwrap(),
-            Ipv6Addr::new(0xfd00, 2, 0, 0, 0, 0, 0, 2),
-        )),
-        mtu: 1500,
-        resolvers: Vec::new(),
-        search: Vec::new(),
-        hosts: Vec::new(),
         egress: Egress::Uplink,
-        host_loopback: HostLoopback::Unreachable,
-        link_local: LinkLocal::Refused,
-        filtering: Filtering::AddressDependent,
         max_flows: 100,
         max_flows_per_container: 50,
+        ..shared::config()
     }
 }
 

@@ -1,6 +1,8 @@
 //! A gateway between a simulated container and a simulated host, on a virtual clock.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+#[path = "../config/mod.rs"]
+mod shared;
 pub mod tcp;
 
 use std::collections::HashMap;
@@ -10,11 +12,13 @@ use std::time::Duration;
 use etherparse::{NetHeaders, PacketHeaders, TransportHeader};
 use pontoon_fixtures::packet::explode;
 use pontoon_fixtures::sim::{self, Container};
-use pontoon_nat::config::{Config, Egress, Filtering, HostLoopback, LinkLocal, Subnet4, Subnet6};
+use pontoon_nat::config::Config;
 use pontoon_nat::host::sim::SimHost;
 use pontoon_nat::host::sim::tcp::Outcome;
 use pontoon_nat::{Endpoint, Gateway, Secrets};
-use pontoon_switch::{DropReason, Frame, Instant, MacAddr, Offload, Out, PortId, Station};
+use pontoon_switch::{DropReason, Frame, Instant, Offload, Out, PortId, Station};
+
+pub(crate) use shared::config;
 
 /// The container's port.
 pub const PORT: PortId = PortId(1);
@@ -43,31 +47,6 @@ impl Out for Recorder {
 
     fn drop(&mut self, _ingress: Option<PortId>, reason: DropReason) {
         *self.drops.entry(reason).or_default() += 1;
-    }
-}
-
-/// The gateway's configuration in simulated tests: that of the simulated container's defaults.
-pub fn config() -> Config {
-    Config {
-        mac: MacAddr([2, 0, 0, 0, 0, 2]),
-        subnet4: Some(Subnet4::new(
-            "10.0.2.0/24".parse().unwrap(),
-            Ipv4Addr::new(10, 0, 2, 2),
-        )),
-        subnet6: Some(Subnet6::new(
-            "fd00:2::/64".parse().unwrap(),
-            Ipv6Addr::new(0xfd00, 2, 0, 0, 0, 0, 0, 2),
-        )),
-        mtu: 1500,
-        resolvers: Vec::new(),
-        search: Vec::new(),
-        hosts: Vec::new(),
-        egress: Egress::Host,
-        host_loopback: HostLoopback::Unreachable,
-        link_local: LinkLocal::Refused,
-        filtering: Filtering::AddressDependent,
-        max_flows: 1000,
-        max_flows_per_container: 500,
     }
 }
 

@@ -1,20 +1,24 @@
 //! A gateway between containers that are packet literals and a simulated host, on a virtual clock.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+#[path = "../config/mod.rs"]
+mod shared;
+
 use std::cell::RefMut;
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use pontoon_fixtures::packet::{Between, Parsed, Payload, explode};
-use pontoon_nat::config::{Config, Egress, Filtering, HostLoopback, LinkLocal, Subnet4, Subnet6};
+use pontoon_nat::config::Config;
 use pontoon_nat::host::sim::{SimHost, ping, udp};
 use pontoon_nat::host::{HostError, Origin};
 use pontoon_nat::publish::RuleId;
 use pontoon_nat::{Endpoint, Gateway, Secrets};
 use pontoon_switch::{DropReason, Frame, Instant, MacAddr, Offload, Out, PortId, Station};
 
-pub const GATEWAY: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
+pub(crate) use shared::GATEWAY;
+
 pub const A: PortId = PortId(1);
 pub const B: PortId = PortId(2);
 
@@ -31,27 +35,12 @@ pub fn ip(text: &str) -> IpAddr {
     text.parse().expect("address")
 }
 
+/// A gateway whose bounds are soon met.
 pub fn config() -> Config {
     Config {
-        mac: GATEWAY,
-        subnet4: Some(Subnet4::new(
-            "10.0.2.0/24".parse().unwrap(),
-            Ipv4Addr::new(10, 0, 2, 2),
-        )),
-        subnet6: Some(Subnet6::new(
-            "fd00:2::/64".parse().unwrap(),
-            Ipv6Addr::new(0xfd00, 2, 0, 0, 0, 0, 0, 2),
-        )),
-        mtu: 1500,
-        resolvers: Vec::new(),
-        search: Vec::new(),
-        hosts: Vec::new(),
-        egress: Egress::Host,
-        host_loopback: HostLoopback::Unreachable,
-        link_local: LinkLocal::Refused,
-        filtering: Filtering::AddressDependent,
         max_flows: 100,
         max_flows_per_container: 50,
+        ..shared::config()
     }
 }
 

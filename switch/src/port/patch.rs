@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair, sockopt};
 
-use crate::frame::{Frame, HEADROOM, MAX_FRAME, Offload, VNET_HEADER};
+use crate::frame::{Frame, HEADROOM, VNET_HEADER};
 use crate::port::software::Software;
 use crate::port::{Capabilities, Port, Received, tap};
 use crate::{DropReason, sys};
@@ -76,17 +76,7 @@ impl Port for PatchPort {
                 Err(e) => return Received::Closed(e.into()),
             }
         };
-        let end = from + n;
-        if n < VNET_HEADER || end - HEADROOM > MAX_FRAME {
-            return Received::Dropped(DropReason::BadLength);
-        }
-        let Some(header) = buf[from..].first_chunk::<VNET_HEADER>() else {
-            return Received::Dropped(DropReason::BadLength);
-        };
-        match Offload::decode(header, &buf[HEADROOM..end]) {
-            Ok(offload) => Received::Frame(Frame::new(buf, HEADROOM, end, offload)),
-            Err(_) => Received::Dropped(DropReason::BadOffload),
-        }
+        tap::frame_in(buf, n)
     }
 
     fn send(&mut self, frame: &mut Frame<'_>) -> Result<(), DropReason> {
@@ -112,6 +102,7 @@ impl Port for PatchPort {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::{MAX_FRAME, Offload};
 
     fn ends(mtu: u32) -> (PatchPort, PatchPort) {
         let (a, b) = cable().unwrap();

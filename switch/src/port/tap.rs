@@ -112,21 +112,7 @@ impl Port for TapPort {
                 Err(_) => return Received::Dropped(DropReason::ReadError),
             }
         };
-        if n < VNET_HEADER {
-            return Received::Dropped(DropReason::BadLength);
-        }
-        let end = from + n;
-        // A read into a buffer too short loses the rest without a word.
-        if end - HEADROOM > MAX_FRAME {
-            return Received::Dropped(DropReason::BadLength);
-        }
-        let Some(header) = buf[from..].first_chunk::<VNET_HEADER>() else {
-            return Received::Dropped(DropReason::BadLength);
-        };
-        match Offload::decode(header, &buf[HEADROOM..end]) {
-            Ok(offload) => Received::Frame(Frame::new(buf, HEADROOM, end, offload)),
-            Err(_) => Received::Dropped(DropReason::BadOffload),
-        }
+        frame_in(buf, n)
     }
 
     fn send(&mut self, frame: &mut Frame<'_>) -> Result<(), DropReason> {
@@ -146,6 +132,23 @@ impl Port for TapPort {
 
     fn kind(&self) -> &'static str {
         "tap"
+    }
+}
+
+/// The frame in `buf`, of which the `n` bytes read end where it does: its virtio-net header lies in the headroom, right before it.
+pub(crate) fn frame_in(buf: &mut [u8], n: usize) -> Received<'_> {
+    let from = HEADROOM - VNET_HEADER;
+    let end = from + n;
+    // A read into a buffer too short loses the rest without a word.
+    if n < VNET_HEADER || end - HEADROOM > MAX_FRAME {
+        return Received::Dropped(DropReason::BadLength);
+    }
+    let Some(header) = buf[from..].first_chunk::<VNET_HEADER>() else {
+        return Received::Dropped(DropReason::BadLength);
+    };
+    match Offload::decode(header, &buf[HEADROOM..end]) {
+        Ok(offload) => Received::Frame(Frame::new(buf, HEADROOM, end, offload)),
+        Err(_) => Received::Dropped(DropReason::BadOffload),
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pontoon_fixtures::lab::Proc;
 
-use super::{Site, came, pinged};
+use super::{Log, Site, came, pinged};
 
 /// Connections of a container to the server, one a family: what is said to them comes back.
 fn connections(site: &Site<'_>) -> [Proc; 2] {
@@ -27,6 +27,16 @@ fn still_there(connections: &mut [Proc; 2], word: &str) -> &'static str {
     "both families"
 }
 
+/// Another container has not sent anything yet, and does.
+fn new_ones(site: &Site<'_>, log: &mut Log) {
+    for (what, to) in [("new", "198.51.100.10"), ("new, v6", "2001:db8:2::10")] {
+        log.add(
+            what,
+            pinged(&site.b.cmd(["ping", "-n", "-c2", "-i0.2", "-W2", to]).run()),
+        );
+    }
+}
+
 either_way! {
     /// The far end of the link goes down and comes up again.
     fn the_link_goes_down_and_up(world, way, log) {
@@ -44,8 +54,7 @@ either_way! {
             c.wait_for("into the void");
         }
         log.add("live", still_there(&mut both, "and on"));
-        log.add("new", pinged(&site.b.cmd(["ping", "-n", "-c2", "-i0.2", "-W2", "198.51.100.10"]).run()));
-        log.add("new, v6", pinged(&site.b.cmd(["ping", "-n", "-c2", "-i0.2", "-W2", "2001:db8:2::10"]).run()));
+        new_ones(&site, log);
     } says "
         live: both families
         new: 2 received
@@ -66,8 +75,7 @@ either_way! {
              ip link set w7 address 02:00:00:00:07:fd",
         );
         log.add("live", still_there(&mut both, "and on"));
-        log.add("new", pinged(&site.b.cmd(["ping", "-n", "-c2", "-i0.2", "-W2", "198.51.100.10"]).run()));
-        log.add("new, v6", pinged(&site.b.cmd(["ping", "-n", "-c2", "-i0.2", "-W2", "2001:db8:2::10"]).run()));
+        new_ones(&site, log);
     } says "
         live: both families
         new: 2 received

@@ -83,14 +83,7 @@ impl Router {
         } else {
             None
         };
-        if let Some(transport) = rules::transport(protocol)
-            && let Some(rule) = self.rules.find(transport, dst)
-        {
-            let target = (rule.port, transport, rule.container.port());
-            if cx.sources.denies(target, src.ip()) {
-                return Err(denied(protocol));
-            }
-            opens(seen)?;
+        if let Some(rule) = self.rule_for(cx, seen)? {
             return Ok(Verdict::Open(Opening {
                 container: rule.port,
                 outbound: false,
