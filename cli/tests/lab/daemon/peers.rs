@@ -1,6 +1,8 @@
 //! Who may speak to the daemon, wherever its socket lies.
 
-use pontoon_fixtures::lab::{Daemon, Who};
+use std::time::Duration;
+
+use pontoon_fixtures::lab::{Daemon, Who, wait_for};
 
 use crate::start;
 
@@ -61,7 +63,11 @@ each_user! {
         refused("/tmp/pipe", "is not a network namespace");
         refused("/dev/null", "is not a network namespace");
         let own = world.host().cmd(["sleep", "1000"]).who(who).spawn();
-        let pid = world.processes().iter().find(|(_, args)| args == "sleep 1000").map(|(pid, _)| pid.to_string()).expect("it runs");
+        // Just after the fork it is still called as who began it.
+        let pid = wait_for("sleep", Duration::from_secs(5), || {
+            let all = world.processes();
+            all.iter().find(|(_, args)| args == "sleep 1000").map(|(pid, _)| pid.to_string())
+        });
         refused(&pid, "in the host's network namespace");
         refused(&format!("/proc/{pid}/ns/net"), "host's network namespace");
         drop(own);
