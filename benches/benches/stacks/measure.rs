@@ -244,10 +244,7 @@ fn crr(running: &mut Running<'_>, way: Way, parallel: u32, extent: &str, seconds
         }
         Way::Published => {
             serve_inside(running);
-            let to = format!(
-                "198.19.{}.{}:{}",
-                running.net, running.published_at, running.load_port
-            );
+            let to = format!("198.19.{}.{}", running.net, running.published_at);
             running
                 .world
                 .server()

@@ -218,8 +218,9 @@ pub(crate) struct Running<'w> {
     pub(crate) pids: Pids,
     /// The third number of the addresses of host and server: 198.19.N.
     pub(crate) net: u8,
-    /// The last numbers of the host's addresses that its ports are published at.
-    pub(crate) published_at: &'static str,
+    /// Where connections to its port 9000 are made in turn, as `lab-load` takes it: the last numbers of the host's addresses, and
+    /// the ports. Eight pairs of address and port, as one has source ports for some 14,000 connections a minute only.
+    pub(crate) published_at: String,
     /// Host ports that lead to its ports 9000 and 5201.
     pub(crate) load_port: u16,
     pub(crate) bulk_port: u16,
@@ -315,7 +316,7 @@ fn new<'w>(world: &'w World, inside: Inside, n: u16, procs: Vec<Proc>) -> Runnin
         neighbour: None,
         pids: Pids::new(),
         net: 0,
-        published_at: "1-8",
+        published_at: format!("1-8:{}", 11_000 + n),
         load_port: 11_000 + n,
         bulk_port: 10_000 + n,
         network: None,
@@ -428,6 +429,7 @@ fn kernel(world: &World, plan: Plan) -> Result<Running<'_>> {
             .neighbour
             .then(|| (Inside::Namespace("k2"), "10.88.0.3".to_owned())),
         net: 1,
+        published_at: format!("1-8:{}", net::KERNEL_LOAD),
         load_port: net::KERNEL_LOAD,
         bulk_port: net::KERNEL_BULK,
         ..new(world, Inside::Namespace(name), 0, Vec::new())

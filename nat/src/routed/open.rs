@@ -102,7 +102,7 @@ impl Router {
             ..tuple
         };
         let src = match opening.masquerade {
-            None => tuple.src,
+            None => (self.ports.keep_apart(cx.flows, &tuple, to.dst)).map_err(refused)?,
             Some(address) => {
                 let own = self.published_as(cx, &tuple, to.dst, address);
                 let allotted = match own {

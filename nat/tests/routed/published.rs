@@ -183,3 +183,42 @@ fn a_flow_is_marked_with_the_number_of_its_rule() {
     marks.sort_unstable();
     assert_eq!(marks, [0, rule.0]);
 }
+
+/// A client's kernel gives one source port to connections to different ports; behind rules that lead to one port of a container's
+/// they would be one flow.
+#[test]
+fn connections_from_one_port_of_a_client_are_kept_apart() {
+    let mut w = World::plain();
+    let inner = format!("{A4}:80");
+    for transport in [Transport::Tcp, Transport::Udp] {
+        for port in [8080, 8081] {
+            w.publish(transport, &format!("0.0.0.0:{port}"), A, &inner);
+        }
+    }
+    let first = w.inward(World::far(FAR, OWN).tcp(syn(5555, 8080)));
+    assert_eq!(ends(&first), format!("{FAR}:5555 > {inner}"));
+    let second = w.inward(World::far(FAR, OWN).tcp(syn(5555, 8081)));
+    let chosen = tcp_ports(&second).0;
+    assert_ne!(chosen, 5555);
+    assert_eq!(ends(&second), format!("{FAR}:{chosen} > {inner}"));
+    for (port, published) in [(5555, 8080), (chosen, 8081)] {
+        let answer = Tcp {
+            src: 80,
+            dst: port,
+            seq: 7000,
+            ack: 1001,
+            flags: flags::SYN | flags::ACK,
+            window: 1000,
+            ..Tcp::default()
+        };
+        let back = w.out(World::from(A, FAR).tcp(answer));
+        assert_eq!(ends(&back), format!("{OWN}:{published} > {FAR}:5555"));
+    }
+    // Of UDP the class of ports is kept (RFC 4787 REQ-4).
+    w.inward(World::far(FAR, OWN).udp(5556, 8080, b"x"));
+    let chosen = tcp_ports(&w.inward(World::far(FAR, OWN).udp(5556, 8081, b"x"))).0;
+    assert!(
+        chosen != 5556 && chosen.is_multiple_of(2) && chosen >= 1024,
+        "{chosen}"
+    );
+}

@@ -12,6 +12,9 @@ use crate::net::LIMITS;
 /// The server's end of the link, as the daemon has made it, gets the addresses that the other links' ends have.
 const SERVER: &str = "for i in $(seq 10 29); do ip addr add 198.19.2.$i/24 dev ls2; done; ip link set ls2 up";
 
+/// The ports of the network's only address that lead to the container's port 9000, for connections that are made in turn.
+const IN_TURN: std::ops::RangeInclusive<u16> = 13_000..=13_007;
+
 /// Starts a daemon, a network and a namespace on it.
 pub(super) fn start(world: &World, plan: Plan) -> Result<Running<'_>> {
     let host = world.host();
@@ -34,7 +37,7 @@ pub(super) fn start(world: &World, plan: Plan) -> Result<Running<'_>> {
     });
     let mut running = Running {
         net: 2,
-        published_at: "1",
+        published_at: format!("1:{}-{}", IN_TURN.start(), IN_TURN.end()),
         ..new(world, Inside::Namespace(name), plan.n, vec![daemon])
     };
     let mtu = plan.mtu.to_string();
@@ -70,6 +73,11 @@ pub(super) fn start(world: &World, plan: Plan) -> Result<Running<'_>> {
         "-p",
         &bulk,
     ];
+    let in_turn: Vec<String> = IN_TURN.map(|port| format!("{port}:9000")).collect();
+    let attach: Vec<&str> = attach
+        .into_iter()
+        .chain(in_turn.iter().flat_map(|rule| ["-p", rule]))
+        .collect();
     for args in [&create[..], &attach[..]] {
         let done = host.pontoon(args).run();
         ensure!(done.success(), "{}", done.errors().trim());

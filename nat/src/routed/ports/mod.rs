@@ -52,7 +52,7 @@ use pool::Pools;
 use space::Class;
 
 /// How many ports are tried for a connection besides the container's own, in each class.
-const TRIES: u64 = 128;
+const TRIES: usize = 128;
 
 /// An internal endpoint and the external one that stands for it.
 #[derive(Clone, Copy, Debug)]
@@ -171,6 +171,29 @@ impl Ports {
         }
     }
 
+    /// The source of a flow whose source address is not translated: `tuple`'s own, as long as that makes the flow's reply tuple a new
+    /// one, and another port of the same address where it does not. A client may use a port of its own for several published ports
+    /// at a time, all of which lead `to` one of a container's; Linux keeps them apart in the same way (`get_unique_tuple` of
+    /// `net/netfilter/nf_nat_core.c`). Nothing is counted.
+    ///
+    /// # Errors
+    /// [`DropReason::PortsExhausted`] if none was found, or the protocol has no ports.
+    pub fn keep_apart(
+        &mut self,
+        flows: &Table,
+        tuple: &Tuple,
+        to: SocketAddr,
+    ) -> Result<SocketAddr, DropReason> {
+        let fits = |external| !is_taken(flows, tuple.protocol, to, external);
+        if fits(tuple.src) {
+            return Ok(tuple.src);
+        }
+        if let Protocol::Other(_) = tuple.protocol {
+            return Err(DropReason::PortsExhausted);
+        }
+        try_ports(&mut self.random, tuple, tuple.src.ip(), fits)
+    }
+
     /// Undoes one [`Ports::allot`] that gave `external` for `tuple`, as its flow was not entered. A mapping that the flow called
     /// ([`Ports::adopt`]) is not touched.
     pub fn take_back(&mut self, tuple: &Tuple, external: SocketAddr) {
@@ -237,25 +260,11 @@ impl Ports {
         to: SocketAddr,
         address: IpAddr,
     ) -> Result<SocketAddr, DropReason> {
-        let (protocol, own) = (tuple.protocol, tuple.src.port());
-        let taken = self.pools.taken(protocol, address);
-        let fits = |port| {
-            let external = SocketAddr::new(address, port);
-            (!taken.has(port) && !is_taken(flows, protocol, to, external)).then_some(external)
+        let taken = self.pools.taken(tuple.protocol, address);
+        let fits = |external: SocketAddr| {
+            !taken.has(external.port()) && !is_taken(flows, tuple.protocol, to, external)
         };
-        if keeps(protocol, own)
-            && let Some(external) = fits(own)
-        {
-            return Ok(external);
-        }
-        for class in Class::of(protocol, own) {
-            for _ in 0..TRIES {
-                if let Some(external) = fits(class.pick(self.random.draw())) {
-                    return Ok(external);
-                }
-            }
-        }
-        Err(DropReason::PortsExhausted)
+        try_ports(&mut self.random, tuple, address, fits)
     }
 
     /// The port of the flow's internal endpoint.
@@ -398,6 +407,29 @@ impl Mapped {
     fn external_hash(&self, key: (u64, u64)) -> u64 {
         hash(key, self.protocol, self.external, None)
     }
+}
+
+/// The source port of `tuple`, or else one of its class at random, with which `address` `fits`.
+fn try_ports(
+    random: &mut Random,
+    tuple: &Tuple,
+    address: IpAddr,
+    fits: impl Fn(SocketAddr) -> bool,
+) -> Result<SocketAddr, DropReason> {
+    let (protocol, own) = (tuple.protocol, tuple.src.port());
+    let external = SocketAddr::new(address, own);
+    if keeps(protocol, own) && fits(external) {
+        return Ok(external);
+    }
+    let mut tries = Class::of(protocol, own)
+        .iter()
+        .flat_map(|class| std::iter::repeat_n(class, TRIES));
+    tries
+        .find_map(|class| {
+            let external = SocketAddr::new(address, class.pick(random.draw()));
+            fits(external).then_some(external)
+        })
+        .ok_or(DropReason::PortsExhausted)
 }
 
 /// True if a flow's own port may stand for itself.
