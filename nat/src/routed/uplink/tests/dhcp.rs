@@ -329,6 +329,30 @@ fn a_leased_address_is_defended_once_then_given_up() {
 }
 
 #[test]
+fn rfc5227_section2_4_b_a_leased_address_is_kept_if_it_is_claimed_no_more_than_once_in_ten_seconds() {
+    let mut lab = Lab::leased();
+    let announcement = Said::Arp {
+        to: MacAddr::BROADCAST,
+        reply: false,
+        sender: ip("192.0.2.50"),
+        target: ip("192.0.2.50"),
+    };
+    let claim = arp(OTHER, MacAddr::BROADCAST, 1, "192.0.2.50", "192.0.2.50");
+    for _ in 0..5 {
+        lab.site.hear(&claim);
+        lab.run(SECOND * 10);
+        assert_eq!(std::mem::take(&mut lab.others), [announcement.clone()]);
+    }
+    assert!(lab.has("192.0.2.50") && lab.kinds().is_empty());
+    lab.site.hear(&claim);
+    lab.run(Duration::from_millis(9900));
+    lab.site.hear(&claim);
+    lab.run(SECOND);
+    assert_eq!(lab.site.events(), [UplinkEvent::AddressLost(ip("192.0.2.50"))]);
+    assert_eq!(lab.kinds(), [DECLINE]);
+}
+
+#[test]
 fn when_the_link_comes_up_again_the_lease_is_looked_after_and_kept_meanwhile() {
     let mut lab = Lab::leased();
     lab.site.uplink.renew(lab.site.now);
