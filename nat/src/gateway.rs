@@ -399,7 +399,9 @@ impl<H: Host> Station for Gateway<H> {
                 Transport::Udp => self.udp.end_denied(&mut cx, container, port),
             }
         }
-        self.link.flush(&mut cx);
+        for mut packet in self.link.flush(&mut cx) {
+            self.router.undelivered(&mut cx, &mut packet.frame());
+        }
         self.tcp.flush(&mut cx);
         self.udp.flush(&mut cx);
         self.echo.flush(&mut cx);
@@ -421,6 +423,7 @@ impl<H: Host> Station for Gateway<H> {
     fn deadline(&self) -> Option<Instant> {
         [
             self.link.deadline(),
+            self.shared.neighbours.waiting_until(),
             self.tcp.deadline(),
             self.udp.deadline(),
             self.echo.deadline(),

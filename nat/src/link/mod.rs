@@ -26,6 +26,7 @@ use smoltcp::wire::{EthernetProtocol, Icmpv6Packet, IpProtocol};
 
 pub use dhcp::Lease;
 pub use neighbours::{Heard, Neighbours};
+pub use waiting::Kept;
 
 use crate::config::Config;
 use crate::cx::Cx;
@@ -108,17 +109,20 @@ impl Link {
         self.dhcp.leases()
     }
 
-    /// Does what is due: router advertisements, ageing of neighbours and leases.
-    pub fn flush<H>(&mut self, cx: &mut Cx<'_, H>) {
+    /// Does what is due: router advertisements, ageing of neighbours and leases. The packets whose neighbour did not answer are
+    /// counted and given back: their senders want to hear of it.
+    pub fn flush<H>(&mut self, cx: &mut Cx<'_, H>) -> Vec<Kept> {
         self.advertiser.flush(cx);
-        for _ in 0..cx.neighbours.expire(cx.now) {
+        let vain = cx.neighbours.expire(cx.now);
+        for _ in &vain {
             cx.out.drop(None, DropReason::NoNeighbour);
         }
         self.dhcp.expire(cx.now, cx.neighbours);
+        vain
     }
 
-    /// When [`Link::flush`] is next due. Neighbours age, and what waits for one is given up, at the next flush after
-    /// [`Neighbours::deadline`].
+    /// When [`Link::flush`] is next due, apart from what waits for a neighbour ([`Neighbours::waiting_until`]). Neighbours age at
+    /// the next flush after [`Neighbours::deadline`].
     pub fn deadline(&self) -> Option<Instant> {
         match (self.advertiser.deadline(), self.dhcp.deadline()) {
             (Some(a), Some(b)) => Some(a.min(b)),

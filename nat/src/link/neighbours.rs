@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use lru::LruCache;
 use pontoon_switch::{Frame, Instant, MacAddr, Offload};
 
-use super::waiting::Waiting;
+use super::waiting::{Kept, Waiting};
 use crate::config::Config;
 
 /// Learned entries at most.
@@ -207,9 +207,8 @@ impl Neighbours {
         }
     }
 
-    /// Forgets the learned entries that were not heard for ten minutes, and the packets that have waited in vain, whose
-    /// number it gives.
-    pub fn expire(&mut self, now: Instant) -> usize {
+    /// Forgets the learned entries that were not heard for ten minutes, and gives back the packets that have waited in vain.
+    pub fn expire(&mut self, now: Instant) -> Vec<Kept> {
         while self
             .learned
             .peek_lru()
@@ -224,6 +223,11 @@ impl Neighbours {
     pub fn deadline(&self) -> Option<Instant> {
         let aged = self.learned.peek_lru().map(|(_, e)| e.heard + AGE);
         [aged, self.waiting.deadline()].into_iter().flatten().min()
+    }
+
+    /// When the first packet that waits will have waited in vain: whoever sent it should not wait much longer.
+    pub fn waiting_until(&self) -> Option<Instant> {
+        self.waiting.deadline()
     }
 
     /// Learned entries.

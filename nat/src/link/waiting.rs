@@ -3,7 +3,7 @@
 //! An attached container is known from the start. One that finds its addresses for itself is asked for when something
 //! comes for it, and what came must not be lost for that: a TCP client would wait a second, a datagram would be gone. What
 //! waits is bounded, for all and for each address, in number and in bytes, and for a short time: an address that nobody
-//! has holds nothing up.
+//! has holds nothing up. What has waited in vain is given back, so that its sender can be told.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -21,9 +21,9 @@ const BYTES: usize = 256 << 10;
 /// How long a packet waits: three questions (RFC 4861 section 10, `MAX_UNICAST_SOLICIT` times `RETRANS_TIMER`).
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// A packet with room for what goes before it.
+/// A frame that waits, with room for what goes before it.
 #[derive(Debug)]
-struct Packet {
+pub struct Kept {
     dst: IpAddr,
     since: Instant,
     /// [`HEADROOM`], an Ethernet header without its destination, the packet.
@@ -31,10 +31,23 @@ struct Packet {
     offload: Offload,
 }
 
+impl Kept {
+    /// The frame, without its destination.
+    pub fn frame(&mut self) -> Frame<'_> {
+        let end = self.buf.len();
+        Frame::new(&mut self.buf, HEADROOM, end, self.offload)
+    }
+
+    /// Bytes of the frame.
+    fn len(&self) -> usize {
+        self.buf.len() - HEADROOM
+    }
+}
+
 /// The packets that wait, in the order of their coming.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    packets: VecDeque<Packet>,
+    packets: VecDeque<Kept>,
     bytes: usize,
 }
 
@@ -48,7 +61,7 @@ impl Waiting {
         let mut buf = vec![0; HEADROOM + frame.len()].into_boxed_slice();
         buf[HEADROOM..].copy_from_slice(frame);
         self.bytes += frame.len();
-        self.packets.push_back(Packet {
+        self.packets.push_back(Kept {
             dst,
             since: now,
             buf,
@@ -66,28 +79,23 @@ impl Waiting {
             .into_iter()
             .partition(|p| p.dst == dst);
         self.packets = rest;
-        let ready: VecDeque<Packet> = ready;
+        let ready: VecDeque<Kept> = ready;
         for mut packet in ready {
-            self.bytes -= packet.buf.len() - HEADROOM;
-            let end = packet.buf.len();
-            packet.buf[HEADROOM..HEADROOM + mac.0.len()].copy_from_slice(&mac.0);
-            send(&mut Frame::new(&mut packet.buf, HEADROOM, end, packet.offload));
+            self.bytes -= packet.len();
+            let mut frame = packet.frame();
+            frame.bytes_mut()[..mac.0.len()].copy_from_slice(&mac.0);
+            send(&mut frame);
         }
     }
 
-    /// Forgets what has waited in vain; how many there were.
-    pub(super) fn expire(&mut self, now: Instant) -> usize {
-        let before = self.packets.len();
-        while self
-            .packets
-            .front()
-            .is_some_and(|p| now.since(p.since) >= PATIENCE)
-        {
-            if let Some(packet) = self.packets.pop_front() {
-                self.bytes -= packet.buf.len() - HEADROOM;
-            }
+    /// Gives back what has waited in vain.
+    pub(super) fn expire(&mut self, now: Instant) -> Vec<Kept> {
+        let mut vain = Vec::new();
+        while let Some(packet) = self.packets.pop_front_if(|p| now.since(p.since) >= PATIENCE) {
+            self.bytes -= packet.len();
+            vain.push(packet);
         }
-        before - self.packets.len()
+        vain
     }
 
     /// Packets that wait, and their bytes.
@@ -134,7 +142,8 @@ mod tests {
         assert_eq!(kept.count(), ALL - EACH);
         let later = Instant::ZERO + PATIENCE;
         assert_eq!(waiting.deadline(), Some(later));
-        assert_eq!((waiting.expire(later), waiting.bytes), (ALL, 0));
+        assert!(waiting.expire(Instant::ZERO).is_empty());
+        assert_eq!((waiting.expire(later).len(), waiting.bytes), (ALL, 0));
         let kept = (0..20).filter(|&i| waiting.keep(later, ip(i), &[0; 60_000], Offload::NONE));
         assert_eq!(kept.count(), BYTES / 60_000);
     }

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net};
 use pontoon_switch::frame::HEADROOM;
-use pontoon_switch::{DropReason, Frame, Offload};
+use pontoon_switch::{DropReason, Frame, Offload, PortId};
 use smoltcp::wire::{IpProtocol, TcpPacket};
 
 use super::forward::{Exit, Refusal, check};
@@ -185,38 +185,30 @@ impl Router {
         }
     }
 
-    /// A frame that was to leave by the link at `at`, and whose neighbour does not answer: the packet's sender is told.
-    pub(super) fn undelivered<H>(
-        &mut self,
-        cx: &mut Cx<'_, H>,
-        at: usize,
-        bytes: &mut [u8],
-        offload: Offload,
-    ) {
-        let ingress = self.links[at].port();
-        let mut frame = Frame::whole(bytes, offload);
-        let Ok(mut packet) = Packet::parse(ingress, &frame) else {
+    /// A frame that was to leave, by a link or by the switch, and whose neighbour does not answer: the packet's sender is told
+    /// (RFC 1812 section 4.3.3.1, RFC 4861 section 7.2.2). What was not forwarded here is none of it, and is left alone.
+    pub fn undelivered<H>(&mut self, cx: &mut Cx<'_, H>, frame: &mut Frame<'_>) {
+        let Ok(mut packet) = Packet::parse(PortId::STATION, frame) else {
             return;
         };
-        let Some((id, direction)) = self.flow_of_sent(cx, &packet, &frame) else {
-            // It was forwarded as it is.
-            let sender = packet.src;
-            if cx.config.on_link(sender) {
-                self.tell(cx, Side::Lan, packet.quoted(&frame), IcmpError::HostUnreachable);
+        let Some((id, direction)) = self.flow_of_sent(cx, &packet, frame) else {
+            // It was forwarded as it is, unless the gateway made it.
+            let own = cx.config.is_gateway(packet.src);
+            if !own && matches!(self.routes.way(cx.config, packet.src), Way::Lan(_)) {
+                self.tell(cx, Side::Lan, packet.quoted(frame), IcmpError::HostUnreachable);
             }
+            return;
+        };
+        let Some(entry) = cx.flows.get(id).filter(|entry| entry.is_forwarded()) else {
             return;
         };
         let came = cx.flows.translated(id, opposite(direction)).map(|t| t.reversed());
         let Some(came) = came else { return };
-        rewrite::translate(&mut frame, &mut packet, &came);
-        let exit = cx
-            .flows
-            .get(id)
-            .map(|entry| self.exit_of(cx, entry, opposite(direction), came.src.ip()));
-        let Some(Ok(Exit { side, .. })) = exit else {
+        let Ok(Exit { side, .. }) = self.exit_of(cx, entry, opposite(direction), came.src.ip()) else {
             return;
         };
-        self.tell(cx, side, packet.quoted(&frame), IcmpError::HostUnreachable);
+        rewrite::translate(frame, &mut packet, &came);
+        self.tell(cx, side, packet.quoted(frame), IcmpError::HostUnreachable);
     }
 
     /// The flow that a packet as it leaves belongs to, and its direction in it.

@@ -402,7 +402,7 @@ impl Router {
                     }
                     UplinkEvent::Unreachable(frames) => {
                         for (mut frame, offload) in frames {
-                            self.undelivered(cx, at, &mut frame, offload);
+                            self.undelivered(cx, &mut Frame::whole(&mut frame, offload));
                         }
                     }
                 }

@@ -1,6 +1,8 @@
 //! Published ports.
 
-use pontoon_fixtures::packet::{Tcp, flags};
+use std::time::Duration;
+
+use pontoon_fixtures::packet::{Between, Tcp, flags};
 use pontoon_nat::publish::{SourceAction, SourceRule, Transport};
 use pontoon_switch::DropReason;
 
@@ -221,4 +223,47 @@ fn connections_from_one_port_of_a_client_are_kept_apart() {
         chosen != 5556 && chosen.is_multiple_of(2) && chosen >= 1024,
         "{chosen}"
     );
+}
+
+#[test]
+fn who_is_led_to_a_container_that_does_not_answer_is_told_of_what_he_sent() {
+    let mut w = World::plain();
+    w.publish(Transport::Udp, "0.0.0.0:9", A, "10.0.2.150:99");
+    w.publish(Transport::Udp, "[::]:9", A, "[fd00:2::150]:99");
+    for (far, own, gateway, address) in [(FAR, OWN, "10.0.2.2", 26..34), (FAR6, OWN6, "fd00:2::2", 22..54)] {
+        let unreachable = if ip(far).is_ipv4() { (3, 1) } else { (1, 3) };
+        let before = w.dropped(DropReason::NoNeighbour);
+        let sent = World::far(far, own).udp(7, 9, b"hello");
+        w.link(WORLD, sent.clone());
+        w.lan(B, World::from(B, own).udp(8, 9, b"hello"));
+        w.inside_offloaded();
+        w.pass(Duration::from_millis(2900));
+        assert!(w.outside().is_empty(), "there is still hope");
+        w.pass(Duration::from_millis(200));
+        let (src, kind, code, _, body) = icmp(&w.one_outside());
+        assert_eq!((src, (kind, code)), (ip(own), unreachable));
+        // Addresses, ports and the checksum as the client sent them.
+        assert_eq!(body[address.start - 14..], sent[address.start..]);
+        let told: Vec<_> = w.inside().iter().map(|f| icmp(f)).collect();
+        let (src, kind, code, _, body) = &told[0];
+        assert_eq!((told.len(), *src, (*kind, *code)), (1, ip(gateway), unreachable));
+        let asked = World::from(B, own).udp(8, 9, b"hello");
+        assert_eq!(body[address.start - 14..], asked[address.start..]);
+        assert_eq!(w.dropped(DropReason::NoNeighbour) - before, 2);
+    }
+    // RFC 5508 REQ-6: as any error it ends nothing.
+    assert_eq!(w.flows().len(), 4);
+}
+
+#[test]
+fn nobody_is_told_of_an_error_that_cannot_be_delivered() {
+    let mut w = World::plain();
+    w.publish(Transport::Udp, "0.0.0.0:1000", A, "10.0.2.150:99");
+    w.link(WORLD, World::far(FAR, OWN).udp(7, 1000, b"x"));
+    // The client's own error about it belongs to the flow, and waits as well.
+    let quoted = Between::v4(OWN, FAR).udp(1000, 7, b"y");
+    w.link(WORLD, World::far(FAR, OWN).icmp(3, 3, [0; 4], &quoted[14..]));
+    w.pass(Duration::from_secs(4));
+    assert_eq!(icmp(&w.one_outside()).1, 3, "about the datagram alone");
+    assert_eq!(w.dropped(DropReason::NoNeighbour), 2);
 }
