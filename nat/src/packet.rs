@@ -19,6 +19,11 @@ pub struct Fragment {
     pub more: bool,
 }
 
+/// The one routing header that is carried and whose last segment is known: segment routing (RFC 8754).
+const SEGMENT_ROUTING: u8 = 4;
+/// The routing header that nobody is to heed or to pass on (RFC 5095).
+const DEPRECATED: u8 = 0;
+
 /// An IP packet within a frame. Offsets are in bytes from the frame's first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Packet {
@@ -40,6 +45,9 @@ pub struct Packet {
     pub dont_fragment: bool,
     /// Set if this is a fragment.
     pub fragment: Option<Fragment>,
+    /// Where an IPv6 routing header with segments left stands. Who is named as destination processes it, and nobody else
+    /// (RFC 8200 section 4.4); the packet goes on to others then.
+    pub source_route: Option<usize>,
     /// Set if this was put together from fragments here: bytes of the largest, from its IP header on.
     pub largest_fragment: Option<u16>,
     /// Start of the IP header.
@@ -101,6 +109,7 @@ impl Packet {
             tos: h[1],
             dont_fragment: place & 0x4000 != 0,
             fragment,
+            source_route: None,
             largest_fragment: None,
             ip: ETHERNET,
             payload: ETHERNET + header_len,
@@ -124,6 +133,7 @@ impl Packet {
             tos: ip.traffic_class(),
             dont_fragment: true,
             fragment: None,
+            source_route: None,
             largest_fragment: None,
             ip: ETHERNET,
             payload: ETHERNET + 40,
@@ -142,9 +152,8 @@ impl Packet {
                     let &[_, len, ..] = header else {
                         return Err(DropReason::Malformed);
                     };
-                    // RFC 8200 section 4.4: a routing header with segments left is not for us to follow.
-                    if self.protocol == IpProtocol::Ipv6Route && header.get(3).is_none_or(|&left| left != 0) {
-                        return Err(DropReason::Malformed);
+                    if self.protocol == IpProtocol::Ipv6Route {
+                        self.note_route(header)?;
                     }
                     8 + usize::from(len) * 8
                 }
@@ -174,6 +183,27 @@ impl Packet {
         }
     }
 
+    /// Notes the routing header that `header` begins with, if it has segments left. RFC 8200 section 4.1: there is one at most.
+    fn note_route(&mut self, header: &[u8]) -> Result<(), DropReason> {
+        match *header {
+            [_, _, _, 0, ..] => Ok(()),
+            [_, _, kind, _, ..] if kind != DEPRECATED && self.source_route.is_none() => {
+                self.source_route = Some(self.payload);
+                Ok(())
+            }
+            _ => Err(DropReason::Malformed),
+        }
+    }
+
+    /// Where the packet is in the end, which is what its transport checksum covers (RFC 8200 section 8.1). `None` if that cannot be
+    /// told, for the routing header is of an unknown type.
+    pub fn last_destination(&self, frame: &Frame<'_>) -> Option<IpAddr> {
+        match self.source_route {
+            None => Some(self.dst),
+            Some(at) => last_segment(&frame.bytes()[at..self.payload]),
+        }
+    }
+
     /// The transport header and what follows it.
     pub fn transport<'f>(&self, frame: &'f Frame<'_>) -> &'f [u8] {
         &frame.bytes()[self.payload..self.end]
@@ -183,6 +213,17 @@ impl Packet {
     pub fn quoted<'f>(&self, frame: &'f Frame<'_>) -> &'f [u8] {
         &frame.bytes()[self.ip..self.end]
     }
+}
+
+/// The last of the segments in a routing header with segments left, if its type is known: the list begins with the last
+/// (RFC 8754 section 2).
+pub fn last_segment(header: &[u8]) -> Option<IpAddr> {
+    let &[_, _, SEGMENT_ROUTING, left, ..] = header else {
+        return None;
+    };
+    let header = header.get(..8 + usize::from(header[1]) * 8)?;
+    let last = header.get(8..)?.first_chunk::<16>().filter(|_| left != 0)?;
+    Some(IpAddr::from(*last))
 }
 
 /// The IP header of a packet to be built.

@@ -25,6 +25,7 @@ impl<H: Host> Gateway<H> {
         let mut cx = self.shared.cx(now, out);
         if packet.protocol == IpProtocol::Icmpv6
             && packet.fragment.is_none()
+            && packet.source_route.is_none()
             && self.link.icmpv6_link(&mut cx, &packet, frame)
         {
             return;
@@ -43,6 +44,10 @@ impl<H: Host> Gateway<H> {
     fn unicast(&mut self, now: Instant, packet: Packet, frame: &mut Frame<'_>, out: &mut dyn Out) {
         let mut cx = self.shared.cx(now, out);
         let to_gateway = cx.config.is_gateway(packet.dst);
+        if packet.source_route.is_some() && !self.router.takes_elsewhere(cx.config, packet.dst) {
+            // The gateway heeds no routing headers, and a host socket sends none.
+            return cx.drop(packet.ingress, DropReason::Malformed);
+        }
         let may_send = cx.config.on_link(packet.src)
             || (to_gateway && is_link_local(packet.src))
             || self.router.is_behind(cx.config, packet.src);

@@ -8,7 +8,7 @@ use smoltcp::wire::IpProtocol;
 use super::telling::skip_extensions;
 use super::{IcmpError, Role};
 use crate::flow::{Protocol, Tuple};
-use crate::packet::Packet;
+use crate::packet::{self, Packet};
 use crate::sum;
 
 /// Bytes of an ICMP header, before the packet that an error quotes.
@@ -24,6 +24,8 @@ pub struct Quoted {
     pub error: IcmpError,
     /// The tuple of the packet that it quotes, as it stands there: the packet's sender is the source.
     pub tuple: Tuple,
+    /// Where the quoted packet would have gone in the end, if a routing header with segments left says so.
+    pub(crate) last: Option<IpAddr>,
     /// Where the quoted packet begins, in bytes from the frame's first.
     pub(crate) ip: usize,
     /// Where its transport header begins.
@@ -61,9 +63,14 @@ pub fn quoted(packet: &Packet, frame: &Frame<'_>) -> Result<Quoted, DropReason> 
     }
     let (tuple, transport) = read(inner, packet.src)?;
     let ip = packet.payload + HEADER;
+    let last = match packet.src {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(_) => last_segment(inner, transport),
+    };
     Ok(Quoted {
         error,
         tuple,
+        last,
         ip,
         transport: ip + transport,
         end: ip + inner.len(),
@@ -112,6 +119,23 @@ fn read(inner: &[u8], outer: IpAddr) -> Result<(Tuple, usize), DropReason> {
         dst: SocketAddr::new(dst, dport),
     };
     Ok((tuple, at))
+}
+
+/// The last segment of the IPv6 packet that `inner` is the beginning of, whose extension headers end at `end` and were found whole,
+/// if it has segments left.
+fn last_segment(inner: &[u8], end: usize) -> Option<IpAddr> {
+    let (mut kind, mut at) = (inner[6], 40);
+    while at < end {
+        let len = match kind {
+            44 => 8,
+            _ => 8 + usize::from(inner[at + 1]) * 8,
+        };
+        if kind == 43 && inner[at + 3] != 0 {
+            return packet::last_segment(&inner[at..]);
+        }
+        (kind, at) = (inner[at], at + len);
+    }
+    None
 }
 
 /// Protocol, source, destination and where the transport header begins.

@@ -14,7 +14,7 @@ use smoltcp::wire::{IpProtocol, TcpPacket};
 use super::forward::{Exit, Refusal, check};
 use super::rewrite::{self, Subject};
 use super::routes::Way;
-use super::{LinkKind, Router, Side, opposite};
+use super::{LinkKind, Router, Side, opposite, source_route};
 use crate::config::Config;
 use crate::cx::Cx;
 use crate::flow::{Direction, Flags, FlowId, Segment};
@@ -38,7 +38,8 @@ impl Router {
         let quoted = rewrite::quoted(packet, frame).map_err(Refusal::silent)?;
         // RFC 5508 REQ-4, REQ-5: silently, where there is no such flow.
         let no_flow = Refusal::silent(DropReason::NoFlow);
-        let (id, direction) = cx.flows.lookup(&quoted.tuple.reversed()).ok_or(no_flow)?;
+        let about = source_route::about(from, &quoted);
+        let (id, direction) = cx.flows.lookup(&about.reversed()).ok_or(no_flow)?;
         let entry = cx.flows.get(id).ok_or(no_flow)?;
         if !entry.is_forwarded() {
             return Err(no_flow);
@@ -48,8 +49,8 @@ impl Router {
         }
         let inner = cx.flows.translated(id, direction).ok_or(no_flow)?.reversed();
         // The other end of the flow is known there by another address; a container is, whatever address it speaks by.
-        let translated = inner.dst.ip() != quoted.tuple.dst.ip();
-        let src = if packet.src == quoted.tuple.dst.ip() || (from == Side::Lan && translated) {
+        let translated = inner.dst.ip() != about.dst.ip();
+        let src = if packet.src == about.dst.ip() || (from == Side::Lan && translated) {
             inner.dst.ip()
         } else {
             packet.src
@@ -222,8 +223,12 @@ impl Router {
             Subject::Flow(tuple) | Subject::Answer(tuple) => tuple,
             Subject::Error => return None,
         };
-        let (id, answers) = cx.flows.lookup(&tuple.reversed())?;
-        Some((id, opposite(answers)))
+        let found = cx.flows.lookup(&tuple.reversed()).or_else(|| {
+            // One with segments left may be of the flow to the last of them.
+            let tuple = source_route::to_the_last(&tuple, packet, frame)?;
+            cx.flows.lookup(&tuple.reversed())
+        });
+        found.map(|(id, answers)| (id, opposite(answers)))
     }
 
     /// A packet that came by the link at `at`.
@@ -236,6 +241,9 @@ impl Router {
     ) {
         let own = self.is_own(cx.config, packet.dst);
         let ours = matches!(self.routes.way(cx.config, packet.dst), Way::Lan(_));
+        if own && packet.source_route.is_some() {
+            return cx.drop(packet.ingress, DropReason::Malformed);
+        }
         if !own && !ours && self.world() == Some(at) {
             // Somebody takes the gateway for a router that it is not.
             return cx.drop(packet.ingress, DropReason::Forbidden);

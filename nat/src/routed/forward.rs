@@ -9,7 +9,7 @@ use smoltcp::wire::{EthernetProtocol, IpProtocol};
 
 use super::rewrite::{self, Subject};
 use super::routes::Way;
-use super::{Between, Link, Router, Side, cut};
+use super::{Between, Link, Router, Side, cut, source_route};
 use crate::cx::Cx;
 use crate::flow::{Direction, Entry, Flags, FlowId, Protocol, Segment, State, Tuple};
 use crate::icmp::IcmpError;
@@ -117,7 +117,10 @@ impl Router {
             }
             return Err(Refusal::silent(DropReason::Forbidden));
         }
-        let subject = rewrite::tuple(packet, frame).map_err(Refusal::silent)?;
+        let mut subject = rewrite::tuple(packet, frame).map_err(Refusal::silent)?;
+        if packet.source_route.is_some() {
+            subject = self.with_segments(cx, from, packet, frame, subject)?;
+        }
         let tuple = match subject {
             Subject::Flow(tuple) | Subject::Answer(tuple) => tuple,
             Subject::Error => return self.carry_error(cx, from, packet, frame),
@@ -169,7 +172,8 @@ impl Router {
         // RFC 4787 REQ-5 c: a flow that both sides go on with lasts longer than a question and its answer.
         let goes_on =
             entry.state() == State::UdpNew && direction == Direction::Original && entry.is_answered();
-        let exit = self.exit_of(cx, entry, direction, to.dst.ip())?;
+        let next = source_route::next(packet, to.dst.ip());
+        let exit = self.exit_of(cx, entry, direction, next)?;
         check(packet, frame, exit.mtu)?;
         match &seen.segment {
             Some(segment) => {
@@ -308,6 +312,8 @@ impl Router {
         match refusal.answer {
             Answer::Silence => {}
             Answer::Error(error) => self.tell(cx, from, packet.quoted(frame), error),
+            // Who is named as destination is not the other end.
+            Answer::Reset if packet.source_route.is_some() => {}
             Answer::Reset => self.reset(cx, from, packet, frame),
         }
     }
@@ -361,7 +367,8 @@ fn segment(packet: &Packet, frame: &Frame<'_>) -> Result<Segment, DropReason> {
     let changes = segment.flags.has(Flags::SYN.with(Flags::FIN).with(Flags::RST));
     if changes
         && frame.offload.checksum == Checksum::Complete
-        && !sum::is_right(packet.src, packet.dst, packet.protocol, tcp)
+        && let Some(dst) = packet.last_destination(frame)
+        && !sum::is_right(packet.src, dst, packet.protocol, tcp)
     {
         return Err(DropReason::BadChecksum);
     }

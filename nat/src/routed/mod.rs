@@ -28,6 +28,7 @@ pub mod ports;
 pub mod rewrite;
 mod routes;
 mod rules;
+mod source_route;
 mod unsolicited;
 pub mod uplink;
 
@@ -348,6 +349,11 @@ impl Router {
             return false;
         }
         self.routes.way(config, dst) != Way::Elsewhere && !config.on_link(dst) || self.is_own(config, dst)
+    }
+
+    /// True if a container's packet to `dst` is this router's to pass on, and not for the gateway itself.
+    pub fn takes_elsewhere(&self, config: &Config, dst: IpAddr) -> bool {
+        self.takes(config, dst) && !config.is_gateway(dst) && !self.is_own(config, dst)
     }
 
     /// True if `src` is the address of somebody behind a router on the switch.

@@ -8,7 +8,7 @@ use super::config::{LinkKind, Nat};
 use super::forward::{Refusal, Seen, UNREACHABLE, check};
 use super::ports::Inbound;
 use super::routes::Way;
-use super::{Between, Router, Side, rules};
+use super::{Between, Router, Side, rules, source_route};
 use crate::config::Forbidden;
 use crate::cx::Cx;
 use crate::flow::{Flags, NewFlow, Protocol, Segment, State, Tuple};
@@ -75,7 +75,7 @@ impl Router {
             }
             Verdict::Kept => return Ok(()),
         };
-        let exit = self.exit(cx, opening.dst.ip())?;
+        let exit = self.exit(cx, source_route::next(packet, opening.dst.ip()))?;
         check(packet, frame, exit.mtu)?;
         let to = self.enter(cx, from, exit.side, seen, opening)?;
         self.leave(cx, exit, packet, frame, seen, &to);
@@ -318,7 +318,7 @@ fn is_opening(segment: &Segment) -> bool {
     segment.flags.has(Flags::SYN) && !segment.flags.has(Flags::ACK.with(Flags::RST).with(Flags::FIN))
 }
 
-fn refused_as(forbidden: Forbidden) -> Refusal {
+pub(super) fn refused_as(forbidden: Forbidden) -> Refusal {
     Refusal::told(forbidden.reason(), IcmpError::Prohibited)
 }
 

@@ -5,5 +5,6 @@ mod hostile;
 mod masquerade;
 mod peers;
 mod published;
+mod source_route;
 mod tcp;
 mod world;

@@ -31,7 +31,13 @@ pub fn translate_error(
     let bytes = frame.bytes_mut();
     put_addresses(&mut bytes[packet.ip..packet.payload], src, dst);
     let (header, transport) = bytes[quoted.ip..quoted.end].split_at_mut(quoted.transport - quoted.ip);
-    let addresses = put_addresses(header, inner.src.ip(), inner.dst.ip());
+    // One with segments left that is of the flow to the last of them went to the next.
+    let inner_dst = if quoted.last == Some(inner.dst.ip()) {
+        quoted.tuple.dst.ip()
+    } else {
+        inner.dst.ip()
+    };
+    let addresses = put_addresses(header, inner.src.ip(), inner_dst);
     let ends = put_ends(transport, inner);
     let pseudo = if has_pseudo_header(inner.protocol) {
         addresses

@@ -10,7 +10,8 @@ use crate::icmp::Role;
 use crate::packet::Packet;
 
 /// Writes the addresses and the ports or identifier of `to` into a packet that has a tuple ([`super::tuple()`]), and adjusts its
-/// checksums. `to` is of the packet's protocol and IP version.
+/// checksums. `to` is of the packet's protocol and IP version. A packet with segments left stays on its way: its destination is that
+/// of the next of them, and its checksum covers the last.
 pub fn translate(frame: &mut Frame<'_>, packet: &mut Packet, to: &Tuple) {
     let partial = match frame.offload.checksum {
         Checksum::Partial { start, offset } if usize::from(start) == packet.payload => {
@@ -20,7 +21,11 @@ pub fn translate(frame: &mut Frame<'_>, packet: &mut Packet, to: &Tuple) {
     };
     let bytes = &mut frame.bytes_mut()[..packet.end];
     let (header, transport) = bytes[packet.ip..].split_at_mut(packet.payload - packet.ip);
-    let addresses = put_addresses(header, to.src.ip(), to.dst.ip());
+    let dst = match packet.source_route {
+        Some(_) => packet.dst,
+        None => to.dst.ip(),
+    };
+    let addresses = put_addresses(header, to.src.ip(), dst);
     let ends = put_ends(transport, to);
     let pseudo = if has_pseudo_header(to.protocol) {
         addresses
@@ -32,7 +37,7 @@ pub fn translate(frame: &mut Frame<'_>, packet: &mut Packet, to: &Tuple) {
     } else {
         put_whole(transport, to.protocol, pseudo.and(ends));
     }
-    (packet.src, packet.dst) = (to.src.ip(), to.dst.ip());
+    (packet.src, packet.dst) = (to.src.ip(), dst);
 }
 
 /// Writes addresses into an IP header, with its checksum if it has one. The difference to what was there.

@@ -83,7 +83,9 @@ impl Uplink {
         if !spoken {
             return Err(DropReason::UnknownProtocol);
         }
-        if self.leases(now, &packet, frame)? || self.discovers(now, &packet, frame, out)? {
+        // What is to go on to others is not the link's own business.
+        let local = packet.source_route.is_none();
+        if local && (self.leases(now, &packet, frame)? || self.discovers(now, &packet, frame, out)?) {
             return Ok(Received::Done);
         }
         if self.addresses.has(packet.src) || !self.is_host(packet.src) {
