@@ -341,7 +341,10 @@ fn rfc5227_section2_4_b_a_leased_address_is_kept_if_it_is_claimed_no_more_than_o
     for _ in 0..5 {
         lab.site.hear(&claim);
         lab.run(SECOND * 10);
-        assert_eq!(std::mem::take(&mut lab.others), [announcement.clone()]);
+        assert_eq!(
+            std::mem::take(&mut lab.others),
+            std::slice::from_ref(&announcement)
+        );
     }
     assert!(lab.has("192.0.2.50") && lab.kinds().is_empty());
     lab.site.hear(&claim);
