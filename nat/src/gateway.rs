@@ -399,7 +399,9 @@ impl<H: Host> Station for Gateway<H> {
                 Transport::Udp => self.udp.end_denied(&mut cx, container, port),
             }
         }
-        for mut packet in self.link.flush(&mut cx) {
+        self.link.flush(&mut cx);
+        while let Some(mut packet) = cx.neighbours.give_up(now) {
+            cx.out.drop(None, DropReason::NoNeighbour);
             self.router.undelivered(&mut cx, &mut packet.frame());
         }
         self.tcp.flush(&mut cx);

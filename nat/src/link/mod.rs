@@ -109,16 +109,11 @@ impl Link {
         self.dhcp.leases()
     }
 
-    /// Does what is due: router advertisements, ageing of neighbours and leases. The packets whose neighbour did not answer are
-    /// counted and given back: their senders want to hear of it.
-    pub fn flush<H>(&mut self, cx: &mut Cx<'_, H>) -> Vec<Kept> {
+    /// Does what is due: router advertisements, ageing of neighbours and leases.
+    pub fn flush<H>(&mut self, cx: &mut Cx<'_, H>) {
         self.advertiser.flush(cx);
-        let vain = cx.neighbours.expire(cx.now);
-        for _ in &vain {
-            cx.out.drop(None, DropReason::NoNeighbour);
-        }
+        cx.neighbours.expire(cx.now);
         self.dhcp.expire(cx.now, cx.neighbours);
-        vain
     }
 
     /// When [`Link::flush`] is next due, apart from what waits for a neighbour ([`Neighbours::waiting_until`]). Neighbours age at

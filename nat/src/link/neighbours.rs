@@ -207,8 +207,8 @@ impl Neighbours {
         }
     }
 
-    /// Forgets the learned entries that were not heard for ten minutes, and gives back the packets that have waited in vain.
-    pub fn expire(&mut self, now: Instant) -> Vec<Kept> {
+    /// Forgets the learned entries that were not heard for ten minutes.
+    pub fn expire(&mut self, now: Instant) {
         while self
             .learned
             .peek_lru()
@@ -216,16 +216,19 @@ impl Neighbours {
         {
             self.pop_oldest();
         }
-        self.waiting.expire(now)
+    }
+
+    /// Gives back one of the packets that have waited in vain.
+    pub(crate) fn give_up(&mut self, now: Instant) -> Option<Kept> {
+        self.waiting.give_up(now)
     }
 
     /// When [`Neighbours::expire`] has something to do.
     pub fn deadline(&self) -> Option<Instant> {
-        let aged = self.learned.peek_lru().map(|(_, e)| e.heard + AGE);
-        [aged, self.waiting.deadline()].into_iter().flatten().min()
+        self.learned.peek_lru().map(|(_, e)| e.heard + AGE)
     }
 
-    /// When the first packet that waits will have waited in vain: whoever sent it should not wait much longer.
+    /// When [`Neighbours::give_up`] has: whoever sent the packet should not wait much longer.
     pub fn waiting_until(&self) -> Option<Instant> {
         self.waiting.deadline()
     }

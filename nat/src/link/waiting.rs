@@ -88,14 +88,11 @@ impl Waiting {
         }
     }
 
-    /// Gives back what has waited in vain.
-    pub(super) fn expire(&mut self, now: Instant) -> Vec<Kept> {
-        let mut vain = Vec::new();
-        while let Some(packet) = self.packets.pop_front_if(|p| now.since(p.since) >= PATIENCE) {
-            self.bytes -= packet.len();
-            vain.push(packet);
-        }
-        vain
+    /// Gives back one that has waited in vain.
+    pub(super) fn give_up(&mut self, now: Instant) -> Option<Kept> {
+        let packet = self.packets.pop_front_if(|p| now.since(p.since) >= PATIENCE)?;
+        self.bytes -= packet.len();
+        Some(packet)
     }
 
     /// Packets that wait, and their bytes.
@@ -103,7 +100,7 @@ impl Waiting {
         (self.packets.len(), self.bytes)
     }
 
-    /// When [`Waiting::expire`] has something to do.
+    /// When [`Waiting::give_up`] has something to do.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.packets.front().map(|p| p.since + PATIENCE)
     }
@@ -142,8 +139,9 @@ mod tests {
         assert_eq!(kept.count(), ALL - EACH);
         let later = Instant::ZERO + PATIENCE;
         assert_eq!(waiting.deadline(), Some(later));
-        assert!(waiting.expire(Instant::ZERO).is_empty());
-        assert_eq!((waiting.expire(later).len(), waiting.bytes), (ALL, 0));
+        assert!(waiting.give_up(Instant::ZERO).is_none());
+        let vain = std::iter::from_fn(|| waiting.give_up(later)).count();
+        assert_eq!((vain, waiting.bytes), (ALL, 0));
         let kept = (0..20).filter(|&i| waiting.keep(later, ip(i), &[0; 60_000], Offload::NONE));
         assert_eq!(kept.count(), BYTES / 60_000);
     }
