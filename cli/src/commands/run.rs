@@ -22,7 +22,7 @@ use crate::client::{self, Front};
 use crate::control;
 use crate::covers::OWN_FILES;
 use crate::fdsock::FdSocket;
-use crate::front::plan::{HostPorts, Subnet, Tuning, Uplink};
+use crate::front::plan::{HostPorts, Subnet};
 use crate::front::{self, Attached, Plan, Started};
 use crate::init::{self, FORWARDED_AND_CHILD, FromInit, Identity, Stack, Terminal, ToInit};
 use crate::outbound;
@@ -31,6 +31,7 @@ use crate::resolv::{self, ResolvConf};
 use crate::routes::Call;
 
 mod links;
+mod uplink;
 mod without_switch;
 
 /// Runs the command; gives the exit status.
@@ -75,6 +76,11 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
         let (container, attached, front) = join_running(&directory, &command, wanted)?;
         (container, attached, front, None)
     };
+    // What the command sends at once is to have a way.
+    let early = match &started {
+        Some(_) => uplink::addressed(args, &attached, &front, &signals),
+        None => Vec::new(),
+    };
     let terminal = terminal();
     let go = ToInit::Go(Box::new(identity(args, &attached, terminal)));
     if let Err(e) = container.tell(&go) {
@@ -86,6 +92,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
     let code = Foreground {
         container: &mut container,
         signals: &signals,
+        early,
         terminal,
         front: started,
     }
@@ -213,7 +220,7 @@ fn plan(args: &RunArgs, name: &str) -> Result<Plan> {
         dhcp: None,
         private: true,
     };
-    let uplink = uplink(args, name)?;
+    let uplink = uplink::plan(args, name)?;
     let six = args.subnet6().zip(args.gateway6());
     let four = subnet(args.subnet().into(), args.gateway().into());
     let six = six.map(|(net, gateway)| subnet(net.into(), gateway.into()));
@@ -250,21 +257,6 @@ fn plan(args: &RunArgs, name: &str) -> Result<Plan> {
         options: std::collections::BTreeMap::new(),
         sandbox: args.sandbox.options(),
     })
-}
-
-/// The private network's uplink, if it is to have one.
-fn uplink(args: &RunArgs, name: &str) -> Result<Option<Uplink>> {
-    let Some(spec) = args.uplink.spec()? else {
-        return Ok(None);
-    };
-    let tuning = Tuning {
-        nat4: args.uplink_nat.unwrap_or_default().into(),
-        nat6: args.uplink_nat6.unwrap_or_default().into(),
-        mapping: args.mapping.unwrap_or_default().into(),
-        mtu: args.uplink_mtu,
-    };
-    let uid = rustix::process::geteuid().as_raw();
-    Uplink::of(&spec, name, tuning, uid).map(Some)
 }
 
 fn identity(args: &RunArgs, attached: &Attached, terminal: Terminal) -> Identity {
@@ -450,6 +442,8 @@ impl Drop for Container {
 struct Foreground<'a> {
     container: &'a mut Container,
     signals: &'a Signals,
+    /// Those that came before it had begun.
+    early: Vec<Received>,
     terminal: Terminal,
     front: Option<Started>,
 }
@@ -471,6 +465,9 @@ impl Foreground<'_> {
             Some(front) => Some(front.as_fd().try_clone_to_owned()?),
             None => None,
         };
+        for signal in std::mem::take(&mut self.early) {
+            self.signal(signal);
+        }
         let mut listening = true;
         loop {
             if let Some(status) = self.container.reap() {

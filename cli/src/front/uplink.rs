@@ -308,7 +308,7 @@ impl Front {
             Some(mtu) => {
                 ensure!(
                     u32::from(mtu) <= end.mtu,
-                    "the link has an MTU of {}, so --opt uplink-mtu={mtu} cannot be had",
+                    "the link has an MTU of {}, and the uplink cannot have one of {mtu}: ask for that or less, or leave it out",
                     end.mtu
                 );
                 mtu

@@ -160,6 +160,7 @@ impl RunArgs {
             ("--mac-address", self.mac_address.is_some()),
             ("--network-alias", !self.network_alias.is_empty()),
             ("--veth", self.veth),
+            ("--uplink", self.uplink.uplink.is_some()),
             ("--link", !self.link.is_empty()),
             ("--capture", self.capture.is_some()),
             ("the switches of the sandbox", self.sandbox.is_given()),

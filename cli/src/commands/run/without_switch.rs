@@ -39,6 +39,7 @@ pub(super) fn run(
     let code = Foreground {
         container: &mut container,
         signals,
+        early: Vec::new(),
         terminal,
         front: None,
     }

@@ -75,7 +75,7 @@ impl<'w> Client<'w> {
 }
 
 /// dnsmasq on the link, with leases of these addresses that are to be renewed after four seconds.
-fn dhcp(router: Place<'_>, first: &str, last: &str) -> Proc {
+pub(super) fn dhcp(router: Place<'_>, first: &str, last: &str) -> Proc {
     router.dnsmasq(&[
         "--interface=w7",
         &format!("--dhcp-range={first},{last},255.255.255.0,120"),

@@ -9,7 +9,7 @@ use super::{came, masked};
 use crate::{server_peers, start};
 
 /// The host has an interface on the link, `p0`.
-fn on_the_link(world: &World) -> Wan<'_> {
+pub(super) fn on_the_link(world: &World) -> Wan<'_> {
     let wan = Wan::new(world);
     world
         .host()

@@ -49,6 +49,7 @@ mod ports;
 mod published;
 mod restarts;
 mod routes;
+mod run;
 mod scans;
 mod site;
 

@@ -109,6 +109,50 @@ either_way! {
 }
 
 either_way! {
+    /// A client who connects from one of its ports to two published ports that lead to one of a container's: to the container
+    /// both would be one connection, so the second has another port there. Both live at the same time, each with its own data.
+    fn by_two_ports_from_one(world, way, log) {
+        let site = Site::new(world, way);
+        // It says whom it sees, and then what it hears.
+        let echo = "SYSTEM:echo sees $SOCAT_PEERADDR $SOCAT_PEERPORT; exec cat";
+        let _four = site.a.cmd(["socat", "-t2", "TCP4-LISTEN:9000,fork,reuseaddr", echo]).spawn();
+        let _six = site.a.cmd(["socat", "-t2", "TCP6-LISTEN:9000,fork,reuseaddr,ipv6only=1", echo]).spawn();
+        pontoon_fixtures::lab::wait_for("both servers", Duration::from_secs(5), || {
+            (site.a.run(["ss", "-ltnH", "sport", "=", "9000"]).lines().count() == 2).then_some(())
+        });
+        site.publish("a", "8080:9000");
+        site.publish("a", "8081:9000");
+        for (family, at, own) in [("4", "100.64.7.77", "198.51.100.10"), ("6", "[2001:db8:7::77]", "[2001:db8:2::10]")] {
+            let mut both = [8080, 8081].map(|port| {
+                let to = format!("TCP{family}:{at}:{port},bind={own}:7777,reuseaddr");
+                let mut client = world.server().cmd(["socat", "-t2", "-", &to]).held().spawn();
+                client.wait_for("sees ");
+                client
+            });
+            for round in 0..3 {
+                for (i, c) in both.iter_mut().enumerate() {
+                    c.say(&format!("{round} of {i}."));
+                }
+                for (i, c) in both.iter_mut().enumerate() {
+                    c.wait_for(&format!("{round} of {i}."));
+                }
+            }
+            for (i, c) in both.iter().enumerate() {
+                let all = c.stdout();
+                let (seen, words) = all.split_once('\n').expect("lines");
+                let port = if seen.ends_with(" 7777") { "its own port" } else { "another port" };
+                log.add(&format!("v{family} {i}"), format!("{port}: {}", words.replace('\n', " ")));
+            }
+        }
+    } says "
+        v4 0: its own port: 0 of 0. 1 of 0. 2 of 0.
+        v4 1: another port: 0 of 1. 1 of 1. 2 of 1.
+        v6 0: its own port: 0 of 0. 1 of 0. 2 of 0.
+        v6 1: another port: 0 of 1. 1 of 1. 2 of 1.
+    "
+}
+
+either_way! {
     /// Rules on clients hold from the moment they are there, for those who are connected as well.
     fn for_some(world, way, log) {
         let site = Site::new(world, way);
