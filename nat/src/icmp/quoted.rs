@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use pontoon_switch::{Checksum, DropReason, Frame, offload};
 use smoltcp::wire::IpProtocol;
 
-use super::telling::skip_extensions;
+use super::telling::{skip_extensions, walk_extensions};
 use super::{IcmpError, Role};
 use crate::flow::{Protocol, Tuple};
 use crate::packet::{self, Packet};
@@ -65,7 +65,7 @@ pub fn quoted(packet: &Packet, frame: &Frame<'_>) -> Result<Quoted, DropReason> 
     let ip = packet.payload + HEADER;
     let last = match packet.src {
         IpAddr::V4(_) => None,
-        IpAddr::V6(_) => last_segment(inner, transport),
+        IpAddr::V6(_) => last_segment(inner),
     };
     Ok(Quoted {
         error,
@@ -121,21 +121,15 @@ fn read(inner: &[u8], outer: IpAddr) -> Result<(Tuple, usize), DropReason> {
     Ok((tuple, at))
 }
 
-/// The last segment of the IPv6 packet that `inner` is the beginning of, whose extension headers end at `end` and were found whole,
-/// if it has segments left.
-fn last_segment(inner: &[u8], end: usize) -> Option<IpAddr> {
-    let (mut kind, mut at) = (inner[6], 40);
-    while at < end {
-        let len = match kind {
-            44 => 8,
-            _ => 8 + usize::from(inner[at + 1]) * 8,
-        };
-        if kind == 43 && inner[at + 3] != 0 {
-            return packet::last_segment(&inner[at..]);
+/// The last segment of the IPv6 packet that `inner` is the beginning of, if it has segments left.
+fn last_segment(inner: &[u8]) -> Option<IpAddr> {
+    let mut route = None;
+    walk_extensions(inner, inner[6], |kind, header| {
+        if kind == u8::from(IpProtocol::Ipv6Route) && header[3] != 0 {
+            route.get_or_insert_with(|| packet::last_segment(header));
         }
-        (kind, at) = (inner[at], at + len);
-    }
-    None
+    });
+    route.flatten()
 }
 
 /// Protocol, source, destination and where the transport header begins.

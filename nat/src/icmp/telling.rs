@@ -154,11 +154,22 @@ fn may_send(addr: IpAddr) -> bool {
 /// Walks the extension headers of IPv6 `packet`, as far as they go: transport protocol, its offset, and whether this is
 /// a later fragment.
 pub(super) fn skip_extensions(packet: &[u8], first: u8) -> (u8, usize, bool) {
+    walk_extensions(packet, first, |_, _| {})
+}
+
+/// As [`skip_extensions`], and shows `see` the number of each extension header, and what begins with it: eight bytes at least.
+pub(super) fn walk_extensions(packet: &[u8], first: u8, mut see: impl FnMut(u8, &[u8])) -> (u8, usize, bool) {
     let (mut protocol, mut at) = (first, 40);
     loop {
-        let Some(header) = packet.get(at..).and_then(|h| h.first_chunk::<8>()) else {
+        let Some(rest) = packet.get(at..) else {
             return (protocol, at, false);
         };
+        let Some(header) = rest.first_chunk::<8>() else {
+            return (protocol, at, false);
+        };
+        if matches!(protocol, 0 | 43 | 44 | 60) {
+            see(protocol, rest);
+        }
         match protocol {
             0 | 43 | 60 => at += 8 + usize::from(header[1]) * 8,
             44 if u16::from_be_bytes([header[2], header[3]]) & 0xfff8 != 0 => {

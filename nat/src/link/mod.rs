@@ -26,7 +26,6 @@ use smoltcp::wire::{EthernetProtocol, Icmpv6Packet, IpProtocol};
 
 pub use dhcp::Lease;
 pub use neighbours::{Heard, Neighbours};
-pub use waiting::Kept;
 
 use crate::config::Config;
 use crate::cx::Cx;

@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A frame that waits, with room for what goes before it.
 #[derive(Debug)]
-pub struct Kept {
+pub(crate) struct Kept {
     dst: IpAddr,
     since: Instant,
     /// [`HEADROOM`], an Ethernet header without its destination, the packet.
@@ -33,7 +33,7 @@ pub struct Kept {
 
 impl Kept {
     /// The frame, without its destination.
-    pub fn frame(&mut self) -> Frame<'_> {
+    pub(crate) fn frame(&mut self) -> Frame<'_> {
         let end = self.buf.len();
         Frame::new(&mut self.buf, HEADROOM, end, self.offload)
     }

@@ -18,21 +18,8 @@ pub(super) fn on_the_link(world: &World) -> Wan<'_> {
     wan
 }
 
-/// Options of a network with an address on the link.
-const ADDRESSED: [&str; 12] = [
-    "--subnet",
-    "10.44.0.0/24",
-    "--subnet",
-    "fd44::/64",
-    "--uplink-address",
-    Wan::ADDRESS,
-    "--uplink-gateway",
-    Wan::GATEWAY,
-    "--uplink-address6",
-    Wan::ADDRESS6,
-    "--uplink-gateway",
-    Wan::GATEWAY6,
-];
+/// The subnets of a network on the link.
+const SUBNETS: [&str; 4] = ["--subnet", "10.44.0.0/24", "--subnet", "fd44::/64"];
 
 /// As whom the server sees a container, by both families.
 fn seen_as(a: &Bare<'_>) -> [String; 2] {
@@ -58,7 +45,8 @@ fn an_interface_of_the_host() {
         ("packet:p0,mac=host", false),
     ] {
         d.pontoon(["network", "create", "--uplink", link])
-            .args(ADDRESSED)
+            .args(SUBNETS)
+            .args(Wan::ADDRESSED)
             .args(["net"])
             .run()
             .ok();
@@ -100,13 +88,15 @@ fn an_interface_of_the_host() {
     host.run(["sysctl", "-qw", "net.ipv4.ip_forward=1"]);
     let refused = d
         .pontoon(["network", "create", "--uplink", "packet:p0,mac=host"])
-        .args(ADDRESSED)
+        .args(SUBNETS)
+        .args(Wan::ADDRESSED)
         .args(["net"])
         .run();
     let why = refused.fails();
     assert!(why.contains("forwards") && why.contains("mac=host"), "{why}");
     d.pontoon(["network", "create", "--uplink", "packet:p0"])
-        .args(ADDRESSED)
+        .args(SUBNETS)
+        .args(Wan::ADDRESSED)
         .args(["net"])
         .run()
         .ok();

@@ -194,20 +194,8 @@ fn a_pair_into_a_named_namespace() {
     let wan = Wan::new(world);
     let _server = server_peers(world);
     let before = Traces::of(world, Who::Root);
-    let options = [
-        "--uplink",
-        "veth:wan0@router",
-        "--uplink-address",
-        Wan::ADDRESS,
-        "--uplink-gateway",
-        Wan::GATEWAY,
-        "--uplink-address6",
-        Wan::ADDRESS6,
-        "--uplink-gateway",
-        Wan::GATEWAY6,
-        "-p",
-        "8080:9000",
-    ];
+    let mut options = vec!["--uplink", "veth:wan0@router", "-p", "8080:9000"];
+    options.extend(Wan::ADDRESSED);
     let c = start(world, Who::Root, "c", &options);
     wan.plugged();
     let _inside = container_peers(&c);

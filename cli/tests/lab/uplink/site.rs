@@ -165,13 +165,7 @@ pub(super) fn create(daemon: &Daemon<'_>, name: &str, mtu: u32, options: &[&str]
     let mtu = mtu.to_string();
     let mut all = vec!["--subnet", "10.44.0.0/24", "--subnet", "fd44::/64", "--mtu", &mtu];
     all.extend(["--uplink", "veth:wan0@router", "--opt", "uplink-mtu=1500"]);
-    all.extend(["--uplink-address", Wan::ADDRESS, "--uplink-gateway", Wan::GATEWAY]);
-    all.extend([
-        "--uplink-address6",
-        Wan::ADDRESS6,
-        "--uplink-gateway",
-        Wan::GATEWAY6,
-    ]);
+    all.extend(Wan::ADDRESSED);
     all.extend(options);
     daemon.create(name, &all);
 }
