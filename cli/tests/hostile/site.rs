@@ -171,7 +171,7 @@ impl<'w> Site<'w> {
         let interface = self.interface();
         let own = party(&self.inside(["ip", "-j", "addr", "show", interface]).run().json());
         // The gateway's address is known by its answers.
-        self.inside(["ping", "-n", "-c1", "-W2", &self.gateway[0]])
+        self.inside(["ping", "-n", "-c1", "-W9", &self.gateway[0]])
             .run()
             .ok();
         let heard = self

@@ -44,7 +44,7 @@ each_user! {
         let mut held = a.cmd(["lab-peer", "tcp", "198.51.100.10:9000", "hold", "20000"]).spawn();
         let inbound = world.server().cmd(["lab-peer", "tcp", "192.0.2.1:9100", "hold", "20000"]).spawn();
         b.run(["lab-peer", "udp-ask", "198.51.100.10:9000"]);
-        a.run(["ping", "-n", "-c1", "-W2", "198.51.100.10"]);
+        a.run(["ping", "-n", "-c1", "-W9", "198.51.100.10"]);
         let ls = |extra: &[&str]| {
             let v = a.pontoon(["conntrack", "ls", "--json"]).args(extra).run().json();
             v.as_array().expect("a list").clone()
@@ -82,7 +82,7 @@ each_user! {
     fn tables_and_counters_are_shown(world, who) {
         let a = start(world, who, "a", &PLAIN);
         let b = start(world, who, "b", &["--network", "a"]);
-        a.run(["ping", "-n", "-c1", "-W2", &b.ip.to_string()]);
+        a.run(["ping", "-n", "-c1", "-W9", &b.ip.to_string()]);
         let fdb = a.pontoon(["fdb", "show"]).run().ok();
         assert_eq!(fdb.lines().next(), Some(" port  VLAN  MAC                Age"), "{fdb}");
         let mac = a.cmd(["ip", "-j", "link", "show", "eth0"]).run().json()[0]["address"].as_str().expect("a MAC").to_owned();

@@ -9,16 +9,16 @@ each_user! {
         let c = start(world, who, "c", &PLAIN);
         let (gw, gw6) = (c.gateway().to_string(), c.gateway6().to_string());
         for to in [&*gw, &*gw6, "198.51.100.10", "2001:db8:2::10", "203.0.113.10"] {
-            c.run(["ping", "-n", "-c3", "-i0.2", "-W2", to]);
+            c.run(["ping", "-n", "-c3", "-i0.2", "-W9", to]);
         }
-        c.run(["ping", "-n", "-c2", "-i0.2", "-W2", "-s", "1472", "198.51.100.10"]);
-        c.run(["ping", "-n", "-c2", "-i0.2", "-W2", "-s", "4000", "198.51.100.10"]);
-        c.run(["ping", "-n", "-c2", "-i0.2", "-W2", "-s", "4000", &gw]);
-        let done = c.cmd(["ping", "-n", "-c2", "-i0.2", "-W2", "198.18.1.1"]).run();
+        c.run(["ping", "-n", "-c2", "-i0.2", "-W9", "-s", "1472", "198.51.100.10"]);
+        c.run(["ping", "-n", "-c2", "-i0.2", "-W9", "-s", "4000", "198.51.100.10"]);
+        c.run(["ping", "-n", "-c2", "-i0.2", "-W9", "-s", "4000", &gw]);
+        let done = c.cmd(["ping", "-n", "-c2", "-i0.2", "-W9", "198.18.1.1"]).run();
         assert!(done.text().contains("Unreachable") && !done.success(), "{done}");
-        let done = c.cmd(["ping", "-n", "-c1", "-W2", "-t1", "198.51.100.10"]).run();
+        let done = c.cmd(["ping", "-n", "-c1", "-W9", "-t1", "198.51.100.10"]).run();
         assert!(done.text().contains("Time to live exceeded") && done.text().contains(&gw), "{done}");
-        let done = c.cmd(["ping", "-n", "-c1", "-W2", "-t2", "198.51.100.10"]).run();
+        let done = c.cmd(["ping", "-n", "-c1", "-W9", "-t2", "198.51.100.10"]).run();
         assert!(done.text().contains("192.0.2.254") && done.text().contains("exceeded"), "{done}");
     }
 }
@@ -34,7 +34,7 @@ each_user! {
             (&["-6", "2001:db8:2::10"], [&*gw6, "2001:db8:1::fe", "2001:db8:2::10"]),
             (&["-6", "-I", "2001:db8:2::10"], [&*gw6, "2001:db8:1::fe", "2001:db8:2::10"]),
         ] {
-            let seen = c.cmd(["traceroute", "-n", "-q1", "-w2", "-m8"]).args(args).limit(40).run().ok();
+            let seen = c.cmd(["traceroute", "-n", "-q1", "-w9", "-m8"]).args(args).limit(40).run().ok();
             let found: Vec<&str> =
                 seen.lines().skip(1).filter_map(|l| l.split_whitespace().nth(1)).collect();
             assert_eq!(found, hops, "{args:?}:\n{seen}");
@@ -47,11 +47,11 @@ each_user! {
     fn path_mtu_is_discovered(world, who) {
         let _peer = crate::peers(world.far(), &["203.0.113.10:9000", "[2001:db8:3::10]:9000"]);
         let c = start(world, who, "c", &PLAIN);
-        let done = c.cmd(["ping", "-n", "-c2", "-i0.5", "-W2", "-Mdo", "-s1400", "203.0.113.10"]).run();
+        let done = c.cmd(["ping", "-n", "-c2", "-i0.5", "-W9", "-Mdo", "-s1400", "203.0.113.10"]).run();
         let said = done.text() + &done.errors();
         assert!(said.contains("mtu = 1380") || said.contains("mtu=1380"), "{said}");
-        c.run(["ping", "-n", "-c2", "-i0.2", "-W2", "-Mdo", "-s1352", "203.0.113.10"]);
-        let done = c.cmd(["ping", "-n", "-6", "-c3", "-i0.5", "-W2", "-Mdo", "-s1400", "2001:db8:3::10"]).run();
+        c.run(["ping", "-n", "-c2", "-i0.2", "-W9", "-Mdo", "-s1352", "203.0.113.10"]);
+        let done = c.cmd(["ping", "-n", "-6", "-c3", "-i0.5", "-W9", "-Mdo", "-s1400", "2001:db8:3::10"]).run();
         let said = done.text() + &done.errors();
         assert!(said.contains("mtu: 1380") || said.contains("mtu=1380") || said.contains("mtu = 1380"), "{said}");
         // UDP: the first datagram is lost to the discovery, the next goes in fragments.
@@ -69,9 +69,9 @@ fn root_pings_without_ping_sockets() {
     let world = closed();
     let c = start(&world, Who::Root, "c", &PLAIN);
     for to in ["198.51.100.10", "2001:db8:2::10"] {
-        c.run(["ping", "-n", "-c2", "-i0.2", "-W2", to]);
+        c.run(["ping", "-n", "-c2", "-i0.2", "-W9", to]);
     }
-    let hops = c.run(["traceroute", "-n", "-I", "-q1", "-w2", "-m8", "198.51.100.10"]);
+    let hops = c.run(["traceroute", "-n", "-I", "-q1", "-w9", "-m8", "198.51.100.10"]);
     assert!(hops.contains("192.0.2.254"), "{hops}");
 }
 
@@ -82,15 +82,15 @@ fn a_user_without_ping_sockets_is_told() {
     let world = closed();
     let c = start(&world, Who::User, "c", &PLAIN);
     let done = c
-        .cmd(["ping", "-n", "-c2", "-i0.2", "-W2", "198.51.100.10"])
+        .cmd(["ping", "-n", "-c2", "-i0.2", "-W9", "198.51.100.10"])
         .run();
     assert!(!done.success(), "{done}");
-    c.run(["ping", "-n", "-c1", "-W2", &c.gateway().to_string()]);
+    c.run(["ping", "-n", "-c1", "-W9", &c.gateway().to_string()]);
     let stats = c.pontoon(["stats", "--json"]).run().ok();
     assert!(stats.contains("host-unsupported"), "{stats}");
     let doctor = c.pontoon(["doctor"]).run();
     assert!(doctor.text().contains("ping_group_range"), "{doctor}");
-    let hops = c.run(["traceroute", "-n", "-q1", "-w2", "-m8", "198.51.100.10"]);
+    let hops = c.run(["traceroute", "-n", "-q1", "-w9", "-m8", "198.51.100.10"]);
     assert!(
         hops.contains("192.0.2.254") && hops.contains("198.51.100.10"),
         "{hops}"

@@ -18,8 +18,8 @@ each_user! {
         assert_eq!(c.run(["ls", "/sys/class/net"]).split_whitespace().collect::<Vec<_>>(), ["eth0", "lo"]);
         assert_eq!(c.run(["cat", "/sys/class/net/eth0/mtu"]).trim(), "1500");
         assert_eq!(c.run(["cat", "/sys/class/net/eth0/address"]).trim(), eth0["address"].as_str().expect("a MAC"));
-        c.run(["ping", "-n", "-c1", "-W1", "127.0.0.1"]);
-        c.run(["ping", "-n", "-c1", "-W1", "::1"]);
+        c.run(["ping", "-n", "-c1", "-W9", "127.0.0.1"]);
+        c.run(["ping", "-n", "-c1", "-W9", "::1"]);
         assert_eq!(c.run(["hostname"]).trim(), "box");
         assert_eq!(c.run(["cat", "/etc/hostname"]).trim(), "box");
         let hosts = c.run(["cat", "/etc/hosts"]);
@@ -55,14 +55,14 @@ each_user! {
         assert_eq!((link[0]["mtu"].as_u64(), link[0]["address"].as_str()), (Some(9000), Some("02:00:5e:10:00:01")));
         assert_eq!(c.run(["hostname"]).trim(), "other");
         assert!(c.run(["cat", "/etc/hosts"]).contains("10.1.1.1"));
-        c.run(["ping", "-n", "-c1", "-W2", "-s", "8900", "10.77.0.254"]);
+        c.run(["ping", "-n", "-c1", "-W9", "-s", "8900", "10.77.0.254"]);
 
         let four = start(world, who, "four", &["--no-ipv6"]);
         assert_eq!(four.ip6, None);
         assert!(!four.run(["ip", "-6", "route"]).contains("default"));
         let small = start(world, who, "small", &["--mtu", "576"]);
         assert_eq!(small.ip6, None);
-        small.run(["ping", "-n", "-c1", "-W2", "-s", "2000", "198.51.100.10"]);
+        small.run(["ping", "-n", "-c1", "-W9", "-s", "2000", "198.51.100.10"]);
     }
 }
 
@@ -92,7 +92,7 @@ each_user! {
         let _nginx = world.server().nginx(80);
         let c = start(world, who, "c", &["--capture", "/tmp/c.pcapng"]);
         c.run(["curl", "-sS", "-m5", "http://198.51.100.10/"]);
-        c.run(["ping", "-n", "-c1", "-W2", "2001:db8:2::10"]);
+        c.run(["ping", "-n", "-c1", "-W9", "2001:db8:2::10"]);
         let mut run = c.run;
         run.signal(rustix::process::Signal::TERM);
         run.wait(std::time::Duration::from_secs(5));
@@ -108,7 +108,7 @@ each_user! {
     fn a_capture_into_a_pipe_needs_a_reader(world, who) {
         require("tcpdump");
         world.host().sh("mkfifo -m 666 /tmp/pipe");
-        let run = ["pontoon", "run", "--capture", "/tmp/pipe", "--", "ping", "-n", "-c1", "-W2", "2001:db8:2::10"];
+        let run = ["pontoon", "run", "--capture", "/tmp/pipe", "--", "ping", "-n", "-c1", "-W9", "2001:db8:2::10"];
         let refused = world.host().cmd(run).who(who).limit(5).run();
         assert_eq!(refused.code(), Some(125), "{refused}");
         assert!(refused.errors().contains("cannot write the capture file /tmp/pipe"), "{refused}");

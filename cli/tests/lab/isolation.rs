@@ -144,7 +144,7 @@ each_user! {
     fn spoofed_addresses_stop_at_the_port(world, who) {
         let a = start(world, who, "a", &PLAIN);
         let b = start(world, who, "b", &["--network", "a"]);
-        b.run(["ping", "-n", "-c1", "-W2", &a.ip.to_string()]);
+        b.run(["ping", "-n", "-c1", "-W9", &a.ip.to_string()]);
         b.sh(&format!("ip addr add {}/32 dev eth0", a.ip));
         let done = b.cmd(["ping", "-n", "-c2", "-i0.2", "-W1", "-I", &a.ip.to_string(), "198.51.100.10"]).run();
         assert!(!done.success(), "{done}");
@@ -152,6 +152,6 @@ each_user! {
         assert!(stats.contains("spoofed") || stats.contains("bad-source-address"), "{stats}");
         // Its own still works.
         b.sh(&format!("ip addr del {}/32 dev eth0", a.ip));
-        b.run(["ping", "-n", "-c1", "-W2", "198.51.100.10"]);
+        b.run(["ping", "-n", "-c1", "-W9", "198.51.100.10"]);
     }
 }

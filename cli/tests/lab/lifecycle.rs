@@ -168,7 +168,7 @@ each_user! {
             let c = start(world, who, "c", &["-p", "9100:9000"]);
             c.run(["lab-peer", "tcp", "198.51.100.10:9000", "echo", "100000"]);
             c.run(["lab-peer", "udp-echo", "198.51.100.10:9000", "1000"]);
-            c.run(["ping", "-n", "-c1", "-W2", "198.51.100.10"]);
+            c.run(["ping", "-n", "-c1", "-W9", "198.51.100.10"]);
             same(&before, &snapshot(world), "while it runs");
         }
         same(&before, &snapshot(world), "afterwards");

@@ -39,17 +39,17 @@ each_user! {
         let c = start(world, who, "gamma", &["--network", "alpha"]);
         assert!(a.ip != b.ip && b.ip != c.ip && a.ip != c.ip);
         for (from, to) in [(&a, &b), (&b, &c), (&c, &a)] {
-            from.run(["ping", "-n", "-c2", "-i0.2", "-W2", &to.ip.to_string()]);
-            from.run(["ping", "-n", "-c2", "-i0.2", "-W2", &to.ip6.expect("IPv6").to_string()]);
+            from.run(["ping", "-n", "-c2", "-i0.2", "-W9", &to.ip.to_string()]);
+            from.run(["ping", "-n", "-c2", "-i0.2", "-W9", &to.ip6.expect("IPv6").to_string()]);
             assert_eq!(from.run(["dig", "+short", &to.name]).trim(), to.ip.to_string());
         }
-        let seen = b.run(["ping", "-c1", "-W2", "gamma"]);
+        let seen = b.run(["ping", "-c1", "-W9", "gamma"]);
         assert!(seen.contains(&c.ip6.expect("IPv6").to_string()), "{seen}");
         // The first container ends; the network lives on for the others.
         let mut first = a.run;
         first.signal(rustix::process::Signal::TERM);
         assert!(first.wait(Duration::from_secs(5)).is_some(), "the first run returns when its command does");
-        c.run(["ping", "-n", "-c2", "-i0.2", "-W2", &b.ip.to_string()]);
+        c.run(["ping", "-n", "-c2", "-i0.2", "-W9", &b.ip.to_string()]);
     }
 }
 

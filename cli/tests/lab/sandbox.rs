@@ -121,7 +121,7 @@ each_user! {
             assert_eq!(listed.contains(&"usr".to_owned()), !root, "{switch}: {listed:?}");
             // The front has given them up before.
             assert_eq!(is["NoNewPrivs"], "1", "{switch}");
-            c.run(["ping", "-n", "-c1", "-W2", "198.51.100.10"]);
+            c.run(["ping", "-n", "-c1", "-W9", "198.51.100.10"]);
             c.end();
         }
     }
@@ -256,8 +256,8 @@ each_user! {
             let rate = iperf3(&c, &[&["-c", "198.51.100.10"], direction].concat());
             assert!(rate > 1e7, "{direction:?}: {rate}");
         }
-        c.run(["ping", "-n", "-c1", "-W2", "198.51.100.10"]);
-        c.run(["traceroute", "-n", "-q1", "-w2", "-m4", "198.51.100.10"]);
+        c.run(["ping", "-n", "-c1", "-W9", "198.51.100.10"]);
+        c.run(["traceroute", "-n", "-q1", "-w9", "-m4", "198.51.100.10"]);
         for tcp in ["+notcp", "+tcp"] {
             assert_eq!(c.run(["dig", "+short", "+time=3", tcp, "example.test"]), "192.0.2.10\n");
         }
@@ -277,7 +277,7 @@ each_user! {
         assert_eq!(ask(8081), "");
         // A second container, with a capture's thread that begins and ends while the network runs.
         let d = start(world, who, "d", &["--network", "c", "--capture", "/tmp/d.pcapng"]);
-        d.run(["ping", "-n", "-c1", "-W2", &c.ip.to_string()]);
+        d.run(["ping", "-n", "-c1", "-W9", &c.ip.to_string()]);
         d.end();
         for command in [&["conntrack", "ls"][..], &["conntrack", "flush"], &["fdb", "show"], &["stats"]] {
             c.pontoon(command).run().ok();

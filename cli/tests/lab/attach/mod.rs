@@ -121,8 +121,8 @@ each_user! {
             let _server = bares[0].cmd(["iperf3", "-s"]).spawn();
             wait_for("iperf3", Duration::from_secs(5), || bares[0].run(["ss", "-ltnH"]).contains(":5201").then_some(()));
             for client in &bares[1..] {
-                client.run(["ping", "-n", "-c2", "-i0.2", "-W2", "-s9000", "10.9.0.10"]);
-                client.run(["ping", "-n", "-c2", "-i0.2", "-W2", "-s9000", "fd09::10"]);
+                client.run(["ping", "-n", "-c2", "-i0.2", "-W9", "-s9000", "10.9.0.10"]);
+                client.run(["ping", "-n", "-c2", "-i0.2", "-W9", "-s9000", "fd09::10"]);
                 for extra in [&[][..], &["-R"]] {
                     for to in ["10.9.0.10", "fd09::10"] {
                         let bits = iperf3(client, to, extra);
@@ -170,7 +170,7 @@ each_user! {
         assert_eq!(heard(), 0, "frames sent by the far end");
         switch.add("c", "packet", &fd, &made, &ips(&["10.9.0.10/24", "fd09::10/64"]));
         drop(fd);
-        bare.run(["ping", "-n", "-c1", "-W2", "10.9.0.1"]);
+        bare.run(["ping", "-n", "-c1", "-W9", "10.9.0.1"]);
         assert!(heard() > 0);
         switch.end();
         wait_for("the end of the interface", Duration::from_secs(5), || {
@@ -343,8 +343,8 @@ each_user! {
             switch.add(&format!("end{n}"), ["tap", "packet"][n], &fd, &made, &ips(&nets));
             bares.push(bare);
         }
-        bares[0].run(["ping", "-n", "-c2", "-i0.2", "-W2", "10.5.0.2"]);
-        bares[1].run(["ping", "-n", "-c2", "-i0.2", "-W2", "fd05::1"]);
+        bares[0].run(["ping", "-n", "-c2", "-i0.2", "-W9", "10.5.0.2"]);
+        bares[1].run(["ping", "-n", "-c2", "-i0.2", "-W9", "fd05::1"]);
     }
 }
 
@@ -436,7 +436,7 @@ mod namespaces_by_path {
             &station,
             &ips(&["10.9.0.77/24"]),
         );
-        place.run(["ping", "-n", "-c2", "-i0.2", "-W2", "10.9.0.1"]);
+        place.run(["ping", "-n", "-c2", "-i0.2", "-W9", "10.9.0.1"]);
     }
 
     #[test]
@@ -478,8 +478,8 @@ mod namespaces_by_path {
         switch.add("host", "tap", &fd, &made, &ips(&["10.9.0.5/24", "fd09::5/64"]));
         world
             .host()
-            .run(["ping", "-n", "-c2", "-i0.2", "-W2", "10.9.0.1"]);
-        world.host().run(["ping", "-n", "-c2", "-i0.2", "-W2", "fd09::1"]);
+            .run(["ping", "-n", "-c2", "-i0.2", "-W9", "10.9.0.1"]);
+        world.host().run(["ping", "-n", "-c2", "-i0.2", "-W9", "fd09::1"]);
         let default = world.host().run(["ip", "route", "show", "default"]);
         assert!(
             default.contains("192.0.2.254") && !default.contains("pontoon0"),

@@ -43,7 +43,7 @@ each_user! {
         get_soon(world.server(), "http://192.0.2.1:8083/", "hello from alone\n");
         get_soon(world.server(), "http://192.0.2.1:8084/", "hello from web\n");
         for c in [&web, &alone] {
-            c.run(["ping", "-n", "-c1", "-W2", "198.51.100.10"]);
+            c.run(["ping", "-n", "-c1", "-W9", "198.51.100.10"]);
         }
         for what in ["stats", "fdb", "conntrack"] {
             let argv: &[&str] = match what { "stats" => &["stats", "--json"], "fdb" => &["fdb", "show", "--json"], _ => &["conntrack", "ls", "--json"] };

@@ -75,7 +75,7 @@ each_user! {
         world.host().run(["kill", "-STOP", &first.pid.to_string()]);
         promptly("another", || daemon.run(["attach", &second.pid.to_string(), "--name", "second", "--network", "net"]));
         let to = address(&daemon.container("stopped"), "net");
-        second.run(["ping", "-n", "-c1", "-W2", &to]);
+        second.run(["ping", "-n", "-c1", "-W9", &to]);
         promptly("detach", || daemon.run(["detach", "stopped"]));
         promptly("ps", || daemon.run(["ps"]));
         world.host().run(["kill", "-CONT", &pid, &first.pid.to_string()]);
@@ -160,7 +160,7 @@ each_user! {
         promptly("another", || daemon.run(["attach", &other.pid.to_string(), "--name", "other", "--network", "net", "-p", "8080:80"]));
         promptly("ps", || assert!(!daemon.run(["ps"]).contains("hung")));
         promptly("create", || daemon.create("second", &[]));
-        other.run(["ping", "-n", "-c1", "-W2", "10.30.0.1"]);
+        other.run(["ping", "-n", "-c1", "-W9", "10.30.0.1"]);
         let done = attach.end(Duration::from_secs(15));
         assert!(done.fails().contains("does not answer"), "{done}");
         wait_for("the helper's end", Duration::from_secs(3), || (!has_hung(world)).then_some(()));
@@ -171,7 +171,7 @@ each_user! {
         let (detach, helper) = stopped_midway(world, pid, || daemon.pontoon(["detach", "hung"]).spawn(), again);
         promptly("ps", || assert!(!daemon.run(["ps"]).contains("hung")));
         promptly("disconnect", || daemon.run(["network", "inspect", "net"]));
-        other.run(["ping", "-n", "-c1", "-W2", "10.30.0.1"]);
+        other.run(["ping", "-n", "-c1", "-W9", "10.30.0.1"]);
         signal(helper, Signal::CONT);
         assert!(detach.end(Duration::from_secs(12)).success());
     }

@@ -92,7 +92,7 @@ each_user! {
         assert_eq!(sum(&before, "pontoon_network_mtu_bytes", &["network=\"shop\""]), 1500.0);
         assert_eq!(sum(&before, "pontoon_network_packet_process_id", &["network=\"shop\""]), packet_pid(&daemon, "shop") as f64);
 
-        web.run(["ping", "-n", "-c10", "-i0.01", "-s1000", "-W2", "198.51.100.10"]);
+        web.run(["ping", "-n", "-c10", "-i0.01", "-s1000", "-W9", "198.51.100.10"]);
         world.server().run(["curl", "-sS", "-m3", "http://192.0.2.1:8080/"]);
         // An address that is not its own goes nowhere.
         web.sh("ip addr add 10.99.0.5/32 dev lo; ping -n -c7 -i0.01 -W1 -I 10.99.0.5 10.30.0.1 && exit 1; true");

@@ -107,7 +107,7 @@ fn everything_works(world: &World, daemon: &Daemon<'_>, web: &Container<'_>, db:
     assert!(!back.success(), "{back}");
     assert!(!web.cmd(["ping", "-n", "-c1", "-W1", &guarded]).run().success());
     // The wire.
-    web.run(["ping", "-n", "-c1", "-W2", "10.77.0.2"]);
+    web.run(["ping", "-n", "-c1", "-W9", "10.77.0.2"]);
     // Published, but for one client.
     let ask = |from: &str| {
         let url = "http://192.0.2.1:8080/";
@@ -119,7 +119,7 @@ fn everything_works(world: &World, daemon: &Daemon<'_>, web: &Container<'_>, db:
     assert_eq!(ask("198.51.100.10").ok(), "hello from web\n");
     assert!(!ask("198.51.100.11").success(), "a rule denies it");
     // And the way out.
-    web.run(["ping", "-n", "-c1", "-W2", "198.51.100.10"]);
+    web.run(["ping", "-n", "-c1", "-W9", "198.51.100.10"]);
 }
 
 /// All kinds of things, once for each way of ending.
@@ -198,7 +198,7 @@ fn restarts(world: &World, who: Who) {
         everything_works(world, &daemon, &web, &db);
         let after = (lasting(&daemon), interfaces(&web), interfaces(&db));
         assert_eq!(after, before);
-        bare.run(["ping", "-n", "-c1", "-W2", "10.30.0.1"]);
+        bare.run(["ping", "-n", "-c1", "-W9", "10.30.0.1"]);
         // Who ended meanwhile is gone, and its address free; those of others are not.
         assert!(daemon.container("gone").is_null());
         let ip = |ip: &str| ["--network".to_owned(), format!("shop:ip={ip}")];
@@ -262,7 +262,7 @@ fn namespaces_by_path_are_there_again() {
     }
     let pings = |from: &'static str, name: &str| {
         let to = address(&daemon_container(&world, name), "net");
-        world.place(from).cmd(["ping", "-n", "-c1", "-W2", &to]).run()
+        world.place(from).cmd(["ping", "-n", "-c1", "-W9", &to]).run()
     };
     pings("red", "blue").ok();
     let kept = ["red", "blue"].map(|n| daemon.container(n));

@@ -105,7 +105,7 @@ each_user! {
         let (before, said) = (ticks(world, pid), killer.stdout());
         for _ in 0..5 {
             std::thread::sleep(Duration::from_secs(1));
-            calm.run(["ping", "-n", "-c1", "-W2", "198.51.100.10"]);
+            calm.run(["ping", "-n", "-c1", "-W9", "198.51.100.10"]);
             assert!(daemon.pontoon(["ps"]).run().ok().contains("calm-c"));
         }
         let deaths = killer.stdout().lines().count() - said.lines().count();

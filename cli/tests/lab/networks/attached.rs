@@ -40,7 +40,7 @@ each_user! {
                 ping(&other, to).run().ok();
             }
             for to in ["198.51.100.10", "2001:db8:2::10", &other.ip.to_string()] {
-                bare.run(["ping", "-n", "-c1", "-W2", to]);
+                bare.run(["ping", "-n", "-c1", "-W9", to]);
             }
             assert!(attach(&[]).fails().contains("a container named red is there already"));
 
@@ -58,7 +58,7 @@ each_user! {
         }
         attach(&[]).ok();
         std::thread::sleep(Duration::from_millis(500));
-        bare.run(["ping", "-n", "-c1", "-W2", "198.51.100.10"]);
+        bare.run(["ping", "-n", "-c1", "-W9", "198.51.100.10"]);
         ping(&other, "red").run().ok();
         // Its end is as a detachment, without anybody's word.
         drop(bare);
@@ -91,8 +91,8 @@ each_user! {
             let info = daemon.container("red");
             assert_eq!((&info["pid"], &info["namespace"]), (&json!(null), &json!("/run/netns/red")));
             let red = world.place("red");
-            red.run(["ping", "-n", "-c1", "-W2", "198.51.100.10"]);
-            red.run(["ping", "-n", "-c1", "-W2", &other.ip.to_string()]);
+            red.run(["ping", "-n", "-c1", "-W9", "198.51.100.10"]);
+            red.run(["ping", "-n", "-c1", "-W9", &other.ip.to_string()]);
             ping(&other, "red").run().ok();
             daemon.run(["detach", "red"]);
             wait_for("the interface to go", Duration::from_secs(3), || (!red.run(["ip", "-o", "link"]).contains("eth0")).then_some(()));
@@ -132,7 +132,7 @@ fn a_named_namespace_is_attached() {
     ]);
     let red = world.place("red");
     for to in ["198.51.100.10", "2001:db8:2::10"] {
-        red.run(["ping", "-n", "-c1", "-W2", to]);
+        red.run(["ping", "-n", "-c1", "-W9", to]);
     }
     let mut server = red.cmd(["lab-peer", "tcp-serve", "9000"]).spawn();
     server.wait_for("listening");
@@ -181,7 +181,7 @@ fn somebody_elses_is_refused() {
         assert_eq!(daemon.json(["ps", "--json"]), json!([]));
         // One's own, and root anybody's.
         attach(&users.pid.to_string()).ok();
-        users.run(["ping", "-n", "-c1", "-W2", "198.51.100.10"]);
+        users.run(["ping", "-n", "-c1", "-W9", "198.51.100.10"]);
         daemon.end().ok();
         wait_for("the end of an interface", Duration::from_secs(3), || {
             (!users.run(["ip", "-o", "link"]).contains("eth0")).then_some(())

@@ -46,7 +46,7 @@ each_user! {
         assert_eq!(rm.text(), "spare\n");
         assert_eq!(daemon.run(["network", "prune"]), "back\nlan\n");
         assert_eq!(daemon.json(["network", "prune", "--json"]), json!([]));
-        c.run(["ping", "-n", "-c1", "-W2", "198.51.100.10"]);
+        c.run(["ping", "-n", "-c1", "-W9", "198.51.100.10"]);
         drop(c);
         wait_for("a network without containers", Duration::from_secs(3), || {
             daemon.pontoon(["network", "rm", "shop"]).run().success().then_some(())
@@ -133,13 +133,13 @@ each_user! {
         let [one, two, wide, hosts] = &containers[..] else { panic!("four containers") };
         assert_eq!((one.ip, one.ip, two.ip), (two.ip, wide.ip, "10.30.0.2".parse().expect("an address")));
         for (c, name) in containers.iter().zip(["one", "two", "wide", "hosts"]) {
-            c.run(["ping", "-n", "-c1", "-W2", "198.51.100.10"]);
+            c.run(["ping", "-n", "-c1", "-W9", "198.51.100.10"]);
             let third = start(world, who, &format!("{name}-second"), &["--network", name]);
-            c.run(["ping", "-n", "-c1", "-W2", &third.ip.to_string()]);
+            c.run(["ping", "-n", "-c1", "-W9", &third.ip.to_string()]);
         }
         // The second of network two is nobody on network one.
         let _second = start(world, who, "second", &["--network", "two:ip=10.30.0.77"]);
-        two.run(["ping", "-n", "-c1", "-W2", "10.30.0.77"]);
+        two.run(["ping", "-n", "-c1", "-W9", "10.30.0.77"]);
         for c in [one, wide, hosts] {
             assert!(!c.cmd(["ping", "-n", "-c1", "-W1", "10.30.0.77"]).run().success());
         }

@@ -24,7 +24,7 @@ each_user! {
             ping(&a, to).run().ok();
             a.run(["lab-peer", "tcp", &std::net::SocketAddr::new(to, 9000).to_string(), "echo", "100000"]);
         }
-        a.run(["ping", "-n", "-c1", "-W2", "b"]);
+        a.run(["ping", "-n", "-c1", "-W9", "b"]);
         knows(&a, &gateway, &["b.quiet", "A"], &[&b.ip.to_string()]);
 
         // The way out: none is told, and none is there for who goes to the gateway all the same.
@@ -50,7 +50,7 @@ each_user! {
             assert!(!direct.success(), "{direct}");
         }
         // A question that does leave is seen, and it is the only one.
-        o.run(["ping", "-n", "-c1", "-W2", "198.51.100.10"]);
+        o.run(["ping", "-n", "-c1", "-W9", "198.51.100.10"]);
         seen.wait_for("192.0.2.1 > 198.51.100.10: ICMP echo request");
         let text = seen.stdout();
         assert!(!text.contains(".9000") && !text.contains(".53:"), "{text}");

@@ -53,7 +53,7 @@ each_user! {
                 let kind = if client.name.starts_with("veth") { "veth" } else { "tun" };
                 assert_eq!(there[0]["linkinfo"]["info_kind"], kind, "{there}");
                 for to in [server.ip, server.ip6.expect("IPv6")] {
-                    client.run(["ping", "-n", "-c2", "-i0.2", "-W2", "-s9000", &to.to_string()]);
+                    client.run(["ping", "-n", "-c2", "-i0.2", "-W9", "-s9000", &to.to_string()]);
                     for back in [&[][..], &["-R"]] {
                         let bits = iperf3(client, &[&["-c", &to.to_string()], back].concat());
                         assert!(bits > 1e8, "{to} {back:?} at MTU {mtu}: {bits} bit/s");

@@ -58,7 +58,7 @@ fn gateways(daemon: &Daemon<'_>, network: &str) -> Vec<String> {
 
 /// One echo, asked for within two seconds.
 fn ping<'w>(from: &Container<'w>, to: impl ToString) -> Cmd<'w> {
-    from.cmd(["ping", "-n", "-c1", "-W2", &to.to_string()])
+    from.cmd(["ping", "-n", "-c1", "-W9", &to.to_string()])
 }
 
 /// An answer of a name server.

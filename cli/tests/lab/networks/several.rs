@@ -46,7 +46,7 @@ each_user! {
             let interface = endpoint(&daemon, "hub", network)["interface"].as_str().expect("a name").to_owned();
             let mut capture = tcpdump(&hub, &["-i", &interface, "icmp[icmptype] == icmp-echo or icmp6[icmp6type] == icmp6-echo"]);
             for (from, to) in addresses(&daemon, "hub", network).into_iter().zip(["198.51.100.10", "2001:db8:2::10"]) {
-                hub.run(["ping", "-n", "-c1", "-W2", "-I", &from.to_string(), to]);
+                hub.run(["ping", "-n", "-c1", "-W9", "-I", &from.to_string(), to]);
                 capture.wait_for(&format!("{from} > {to}"));
             }
         }

@@ -101,7 +101,7 @@ fn containers_stand_on_the_lan() {
     for (bare, neighbour) in [(&one, &ip2), (&two, &ip)] {
         // The LAN's hosts, what is behind its router, and each other.
         for to in ["10.66.0.1", "172.31.9.9", neighbour] {
-            bare.run(["ping", "-n", "-c2", "-i0.2", "-W2", to]);
+            bare.run(["ping", "-n", "-c2", "-i0.2", "-W9", to]);
         }
         assert_eq!(curl(bare.cmd([""; 0]), "http://10.66.0.1/"), "hello from lan\n");
         let asks = curl(bare.cmd([""; 0]), "http://172.31.9.9/who");
@@ -127,7 +127,7 @@ fn containers_stand_on_the_lan() {
     wait_for("the server", std::time::Duration::from_secs(5), || {
         one.run(["ss", "-ltnH"]).contains(":80").then_some(())
     });
-    lan.place.run(["ping", "-n", "-c2", "-i0.2", "-W2", &ip2]);
+    lan.place.run(["ping", "-n", "-c2", "-i0.2", "-W9", &ip2]);
     for place in [lan.place.cmd([""; 0]), two.cmd([""; 0])] {
         let said = place
             .args([
@@ -286,7 +286,7 @@ fn the_host_itself_can_be_on_a_network() {
     };
     let (own, own6) = (of("inet"), of("inet6"));
     for to in super::addresses(&c) {
-        host.run(["ping", "-n", "-c2", "-i0.2", "-W2", &to]);
+        host.run(["ping", "-n", "-c2", "-i0.2", "-W9", &to]);
     }
     for to in [&own, &own6] {
         ping(&c, to).ok();
@@ -315,7 +315,7 @@ fn the_host_itself_can_be_on_a_network() {
         host.run(["ip", "route", "show", "default"])
             .contains("192.0.2.254")
     );
-    c.run(["ping", "-n", "-c1", "-W2", "198.51.100.10"]);
+    c.run(["ping", "-n", "-c1", "-W9", "198.51.100.10"]);
     // Nobody is given the host's address.
     let done = d
         .pontoon(["run", "--network", &format!("near:ip={own}"), "--", "true"])
@@ -342,8 +342,8 @@ each_user! {
         d.create("with", &["--subnet", "10.68.0.0/24", "--reserve", "10.68.0.99", "--opt", "tap=vm0"]);
         let c = start(world, who, "c", &["--network", "with"]);
         ping(&c, "10.68.0.99").ok();
-        host.run(["ping", "-n", "-c2", "-i0.2", "-W2", &c.ip.to_string()]);
-        host.run(["ping", "-n", "-c2", "-i0.2", "-W2", "10.68.0.1"]);
+        host.run(["ping", "-n", "-c2", "-i0.2", "-W9", &c.ip.to_string()]);
+        host.run(["ping", "-n", "-c2", "-i0.2", "-W9", "10.68.0.1"]);
         let _nginx = host.nginx(8000);
         assert_eq!(c.run(["curl", "-sS", "-m5", "http://10.68.0.99:8000/"]), "hello from host\n");
         let _server = says(&c, 80, "container");

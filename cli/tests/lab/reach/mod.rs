@@ -81,9 +81,15 @@ fn addresses(c: &Container<'_>) -> [String; 2] {
     [c.ip.to_string(), c.ip6.expect("IPv6").to_string()]
 }
 
-/// Pings `to` twice; whether it answers is for the caller to say.
+/// Pings `to` twice, and waits longer for an answer than it can take.
 fn ping(c: &Container<'_>, to: &str) -> Done {
-    c.cmd(["ping", "-n", "-c2", "-i0.2", "-W1", to]).run()
+    c.cmd(["ping", "-n", "-c2", "-i0.2", "-W9", to]).run()
+}
+
+/// Whether no ping to `to` is answered for as long as an answer takes here.
+fn silent(c: &Container<'_>, to: &str) -> bool {
+    let done = c.cmd(["ping", "-n", "-c2", "-i0.2", "-W1", to]).run();
+    !done.success()
 }
 
 /// Whether a TCP connection to a port of `to` comes about. A kernel that has looked for a neighbour in vain says so to some
@@ -104,8 +110,17 @@ fn connects_within(c: &Container<'_>, to: &str, port: u16, seconds: &str) -> boo
 
 /// Whether a UDP port of `to`, where `lab-peer` listens, answers.
 fn answers(c: &Container<'_>, to: &str, port: u16) -> bool {
+    answers_within(c, to, port, "9")
+}
+
+/// Whether it does not for as long as an answer takes here.
+fn unanswered(c: &Container<'_>, to: &str, port: u16) -> bool {
+    !answers_within(c, to, port, "1.5")
+}
+
+fn answers_within(c: &Container<'_>, to: &str, port: u16, seconds: &str) -> bool {
     let to = at(to, port);
-    c.cmd(["timeout", "1.5", "lab-peer", "udp-ask", &to])
+    c.cmd(["timeout", seconds, "lab-peer", "udp-ask", &to])
         .run()
         .success()
 }

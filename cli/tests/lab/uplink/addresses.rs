@@ -70,7 +70,7 @@ impl<'w> Client<'w> {
     }
 
     fn ping(&self, to: &str) -> String {
-        pinged(&self.a.cmd(["ping", "-n", "-c2", "-i0.2", "-W2", to]).run())
+        pinged(&self.a.cmd(["ping", "-n", "-c2", "-i0.2", "-W9", to]).run())
     }
 }
 
@@ -293,18 +293,18 @@ fn addresses_may_stay_as_they_are() {
     );
     // Large packets and errors as ever.
     for to in ["198.51.100.10", "2001:db8:2::10"] {
-        site.a.run(["ping", "-n", "-c2", "-i0.2", "-W2", "-s4000", to]);
+        site.a.run(["ping", "-n", "-c2", "-i0.2", "-W9", "-s4000", to]);
     }
     let hops = site
         .a
-        .run(["traceroute", "-n", "-q1", "-w2", "-m5", "198.51.100.10"]);
+        .run(["traceroute", "-n", "-q1", "-w9", "-m5", "198.51.100.10"]);
     assert!(
         hops.contains("10.44.0.1") && hops.contains("100.64.7.254") && hops.contains("198.51.100.10"),
         "{hops}"
     );
     // From the world echo, and what is published: by the container's own address and port, and by the gateway's.
-    server.run(["ping", "-n", "-c2", "-i0.2", "-W2", "10.44.0.2"]);
-    server.run(["ping", "-n", "-c2", "-i0.2", "-W2", "fd44::2"]);
+    server.run(["ping", "-n", "-c2", "-i0.2", "-W9", "10.44.0.2"]);
+    server.run(["ping", "-n", "-c2", "-i0.2", "-W9", "fd44::2"]);
     assert_ne!(
         masked(&ask(server.cmd([""; 0]), "10.44.0.2:9000")),
         "198.51.100.10 PORT"

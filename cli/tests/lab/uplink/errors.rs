@@ -22,7 +22,7 @@ either_way! {
             &["-6", "-I", "2001:db8:2::10"],
             &["-6", "-T", "2001:db8:2::10"],
         ] {
-            let done = site.a.cmd(["traceroute", "-n", "-q1", "-w2", "-m6"]).args(args).limit(40).run();
+            let done = site.a.cmd(["traceroute", "-n", "-q1", "-w9", "-m6"]).args(args).limit(40).run();
             log.add(&args.join(" "), hops(&done.ok()));
         }
     } says "
@@ -58,8 +58,8 @@ either_way! {
             ("unreachable", "198.18.1.1"), ("prohibited", "198.18.2.1"), ("unreachable, v6", "2001:db8:f1::1"),
         ] {
             let at = std::net::SocketAddr::new(to.parse().expect("an address"), 9000).to_string();
-            log.add(&format!("{net}: ping"), pinged(&site.a.cmd(["ping", "-n", "-c1", "-W1", to]).run()));
-            let trace = site.a.cmd(["traceroute", "-n", "-q1", "-w1", "-m2", to]).run().ok();
+            log.add(&format!("{net}: ping"), pinged(&site.a.cmd(["ping", "-n", "-c1", "-W9", to]).run()));
+            let trace = site.a.cmd(["traceroute", "-n", "-q1", "-w9", "-m2", to]).run().ok();
             log.add(&format!("{net}: traceroute"), hops(&trace));
             // The world's router says of a route that it has no way five times and then once a second, whoever asks (`error_burst`
             // of the kernel's, which no namespace has of its own).
@@ -77,7 +77,7 @@ either_way! {
             ("the second hop's, v6", &["-t2", "2001:db8:2::10"]),
             ("of fragments", &["-t1", "-s4000", "198.51.100.10"]),
         ] {
-            log.add(what, pinged(&site.a.cmd(["ping", "-n", "-c1", "-W1"]).args(args).run()));
+            log.add(what, pinged(&site.a.cmd(["ping", "-n", "-c1", "-W9"]).args(args).run()));
         }
     } says "
         unreachable: ping: From 100.64.7.254 Destination Host Unreachable
@@ -124,9 +124,9 @@ either_way! {
                 let at = words.iter().position(|w| *w == "mtu");
                 at.map_or("nothing", |i| words[i + 1]).to_owned()
             };
-            log.add(&format!("{family} asked"), pinged(&site.a.cmd(["ping", "-n", "-c1", "-W2", "-Mdo", "-s1400", to]).run()));
+            log.add(&format!("{family} asked"), pinged(&site.a.cmd(["ping", "-n", "-c1", "-W9", "-Mdo", "-s1400", to]).run()));
             log.add(&format!("{family} learnt"), knows(&site.a));
-            log.add(&format!("{family} fits"), pinged(&site.a.cmd(["ping", "-n", "-c1", "-W2", "-Mdo", "-s1320", to]).run()));
+            log.add(&format!("{family} fits"), pinged(&site.a.cmd(["ping", "-n", "-c1", "-W9", "-Mdo", "-s1320", to]).run()));
             // By UDP, and by TCP, of another container that has not heard of it.
             log.add(&format!("{family} UDP"), came(&site.b.cmd(["lab-peer", "udp-echo", at, "1440"]).run()));
             log.add(&format!("{family} learnt"), knows(&site.b));
@@ -239,9 +239,9 @@ either_way! {
             log.add(&format!("{family} in"), came(&world.server().cmd(["lab-peer", "tcp", to, "echo", "5000000"]).run()));
         }
         for (family, to, own) in [("v4", "198.51.100.10", "10.44.0.3"), ("v6", "2001:db8:2::10", "fd44::3")] {
-            log.add(&format!("{family} told"), pinged(&site.a.cmd(["ping", "-n", "-c1", "-W1", "-Mdo", "-s4000", to]).run()));
+            log.add(&format!("{family} told"), pinged(&site.a.cmd(["ping", "-n", "-c1", "-W9", "-Mdo", "-s4000", to]).run()));
             // A datagram of its own network's size has to be cut.
-            log.add(&format!("{family} cut"), pinged(&site.b.cmd(["ping", "-n", "-c2", "-i0.2", "-W2", "-Mdont", "-s4000", "-I", own, to]).run()));
+            log.add(&format!("{family} cut"), pinged(&site.b.cmd(["ping", "-n", "-c2", "-i0.2", "-W9", "-Mdont", "-s4000", "-I", own, to]).run()));
         }
         std::thread::sleep(std::time::Duration::from_millis(200));
         log.add("outside", segment_sizes(&outer.stdout()));

@@ -32,7 +32,7 @@ fn new_ones(site: &Site<'_>, log: &mut Log) {
     for (what, to) in [("new", "198.51.100.10"), ("new, v6", "2001:db8:2::10")] {
         log.add(
             what,
-            pinged(&site.b.cmd(["ping", "-n", "-c2", "-i0.2", "-W2", to]).run()),
+            pinged(&site.b.cmd(["ping", "-n", "-c2", "-i0.2", "-W9", to]).run()),
         );
     }
 }
@@ -98,7 +98,7 @@ either_way! {
         world.host().run(["ip", "-n", "near", "addr", "add", "100.64.7.99/24", "dev", "e0"]);
         world.host().run(["ip", "-n", "near", "addr", "add", "2001:db8:7::99/64", "dev", "e0", "nodad"]);
         for (family, to) in [("v4", "100.64.7.99"), ("v6", "2001:db8:7::99")] {
-            let done = site.a.cmd(["ping", "-n", "-c3", "-i0.5", "-W2", to]).run();
+            let done = site.a.cmd(["ping", "-n", "-c3", "-i0.5", "-W9", to]).run();
             log.add(&format!("{family} there now"), done.success());
         }
     } says "

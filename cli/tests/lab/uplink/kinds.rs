@@ -77,7 +77,7 @@ fn an_interface_of_the_host() {
         host.run(["ip", "addr", "add", "100.64.7.78/24", "dev", "p0"]);
         world
             .router()
-            .run(["ping", "-n", "-c2", "-i0.2", "-W2", "100.64.7.78"]);
+            .run(["ping", "-n", "-c2", "-i0.2", "-W9", "100.64.7.78"]);
         assert_eq!(seen_as(&a)[0], "100.64.7.77 PORT");
         host.run(["ip", "addr", "flush", "dev", "p0"]);
         d.run(["detach", "a"]);
@@ -179,8 +179,8 @@ each_user! {
             inner.run(["lab-peer", "tcp", &to, "echo", "3000000"]);
             inner.run(["lab-peer", "udp-echo", &to, "4000"]);
         }
-        inner.run(["ping", "-n", "-c2", "-i0.2", "-W2", "198.51.100.10"]);
-        let hops = inner.run(["traceroute", "-n", "-q1", "-w2", "-m6", "198.51.100.10"]);
+        inner.run(["ping", "-n", "-c2", "-i0.2", "-W9", "198.51.100.10"]);
+        let hops = inner.run(["traceroute", "-n", "-q1", "-w9", "-m6", "198.51.100.10"]);
         for hop in ["10.44.0.1", "10.45.0.1", "192.0.2.254", "198.51.100.10"] {
             assert!(hops.contains(hop), "{hops}");
         }
@@ -195,6 +195,6 @@ each_user! {
         pontoon_fixtures::lab::wait_for("it to go", std::time::Duration::from_secs(5), || d.container("inner-c").is_null().then_some(()));
         d.run(["network", "rm", "inner"]);
         let next = start(world, who, "next", &["--network", &format!("outer:ip={ip}")]);
-        next.run(["ping", "-n", "-c1", "-W2", "10.45.0.1"]);
+        next.run(["ping", "-n", "-c1", "-W9", "10.45.0.1"]);
     }
 }

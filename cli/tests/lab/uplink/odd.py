@@ -40,7 +40,7 @@ class End:
             assert libc.setns(there.fileno(), 0x40000000) == 0, ctypes.get_errno()
             # Everybody on the way knows its neighbours, so that nothing waits and is overtaken; and this kernel the router's.
             for address in ping:
-                subprocess.run(["ping", "-n", "-c1", "-W2", address], stdout=subprocess.DEVNULL, check=True)
+                subprocess.run(["ping", "-n", "-c1", "-W9", address], stdout=subprocess.DEVNULL, check=True)
             known = subprocess.run(["ip", "neigh", "show", router], capture_output=True, text=True, check=True).stdout
             self.router = known.split("lladdr ")[1].split()[0]
             self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))

@@ -11,7 +11,7 @@ either_way! {
     fn echo(world, way, log) {
         let site = Site::new(world, way);
         let ping = |args: &[&str]| {
-            pinged(&site.a.cmd(["ping", "-n", "-c2", "-i0.2", "-W2"]).args(args).run())
+            pinged(&site.a.cmd(["ping", "-n", "-c2", "-i0.2", "-W9"]).args(args).run())
         };
         for (what, args) in [
             ("the gateway", &["10.44.0.1"][..]),
@@ -33,8 +33,8 @@ either_way! {
             log.add(what, ping(args));
         }
         // Both at once with the same identifier: each hears its own answers.
-        let one = site.a.cmd(["ping", "-n", "-c3", "-i0.2", "-W2", "-e", "77", "198.51.100.10"]).spawn();
-        let two = site.b.cmd(["ping", "-n", "-c3", "-i0.2", "-W2", "-e", "77", "198.51.100.10"]).run();
+        let one = site.a.cmd(["ping", "-n", "-c3", "-i0.2", "-W9", "-e", "77", "198.51.100.10"]).spawn();
+        let two = site.b.cmd(["ping", "-n", "-c3", "-i0.2", "-W9", "-e", "77", "198.51.100.10"]).run();
         log.add("two with one identifier", pinged(&two));
         log.add("two with one identifier", pinged(&one.end(std::time::Duration::from_secs(10))));
     } says "

@@ -24,12 +24,12 @@ fn serve(c: &Bare<'_>, number: u8, ports: std::ops::RangeInclusive<u16>) -> Vec<
 /// Who the container sees, asked from outside by TCP.
 fn who(from: Place<'_>, to: &str) -> String {
     masked(&came(
-        &from.cmd(["timeout", "2", "lab-peer", "tcp", to, "who"]).run(),
+        &from.cmd(["timeout", "4", "lab-peer", "tcp", to, "who"]).run(),
     ))
 }
 
 fn udp(from: Place<'_>, to: &str) -> Done {
-    from.cmd(["timeout", "1.5", "lab-peer", "udp-ask", to]).run()
+    from.cmd(["timeout", "3", "lab-peer", "udp-ask", to]).run()
 }
 
 either_way! {

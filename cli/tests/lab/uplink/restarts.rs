@@ -124,7 +124,7 @@ fn an_interface_of_the_host_goes_down_and_up() {
     for word in ["once", "twice"] {
         host.run(["ip", "link", "set", "p0", "down"]);
         held.say(word);
-        let told = a.cmd(["ping", "-n", "-c1", "-W2", "198.51.100.10"]).run();
+        let told = a.cmd(["ping", "-n", "-c1", "-W9", "198.51.100.10"]).run();
         assert!(!told.success(), "{told}");
         assert!(
             !host.run(["ip", "link", "show", "p0"]).contains(",UP"),

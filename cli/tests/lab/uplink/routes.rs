@@ -47,17 +47,17 @@ each_user! {
             a.run(["lab-peer", "udp-echo", to, "20000"]);
         }
         for to in ["10.45.0.2", "fd45::2"] {
-            a.run(["ping", "-n", "-c2", "-i0.2", "-W2", "-s4000", to]);
+            a.run(["ping", "-n", "-c2", "-i0.2", "-W9", "-s4000", to]);
         }
-        let hops = a.run(["traceroute", "-n", "-q1", "-w2", "-m5", "10.45.0.2"]);
+        let hops = a.run(["traceroute", "-n", "-q1", "-w9", "-m5", "10.45.0.2"]);
         let hops: Vec<&str> = hops.lines().skip(1).filter_map(|l| l.split_whitespace().nth(1)).collect();
         assert_eq!((hops.first(), hops.last(), hops.len()), (Some(&"10.44.0.1"), Some(&"10.45.0.2"), 3), "{hops:?}");
         // Nothing there opens a way back, and the world is where it was.
         assert!(!who_sees(&b, "10.44.0.2:9000").contains("PORT"));
         assert!(!who_sees(&b, "[fd44::2]:9000").contains("PORT"));
         assert!(!b.cmd(["ping", "-n", "-c1", "-W1", "10.44.0.2"]).run().success());
-        a.run(["ping", "-n", "-c1", "-W2", "198.51.100.10"]);
-        b.run(["ping", "-n", "-c1", "-W2", "198.51.100.10"]);
+        a.run(["ping", "-n", "-c1", "-W9", "198.51.100.10"]);
+        b.run(["ping", "-n", "-c1", "-W9", "198.51.100.10"]);
         // Both ways, when it is said; and no more, when it is taken back.
         d.run(["route", "two", "add", "10.44.0.0/24", "via", "one"]);
         assert_eq!(who_sees(&b, "10.44.0.2:9000"), "10.45.0.2 PORT");

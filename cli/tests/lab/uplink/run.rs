@@ -144,7 +144,7 @@ fn an_interface_on_a_lan_with_dhcp() {
     );
     // Out: the neighbour and the world see the uplink's own address.
     for to in ["100.64.7.10", "198.51.100.10"] {
-        c.run(["ping", "-n", "-c2", "-i0.2", "-W2", to]);
+        c.run(["ping", "-n", "-c2", "-i0.2", "-W9", to]);
         let at = format!("{to}:9000");
         assert_eq!(
             masked(&c.run(["lab-peer", "tcp", &at, "who"])).trim(),
@@ -208,7 +208,7 @@ fn a_pair_into_a_named_namespace() {
         c.run(["lab-peer", "udp-echo", to, "1400"]);
     }
     for to in ["198.51.100.10", "2001:db8:2::10"] {
-        c.run(["ping", "-n", "-c2", "-i0.2", "-W2", to]);
+        c.run(["ping", "-n", "-c2", "-i0.2", "-W9", to]);
     }
     for (at, seen) in [
         ("100.64.7.77:8080", "198.51.100.10 PORT"),
@@ -250,8 +250,8 @@ each_user! {
             assert_eq!(masked(&c.run(["lab-peer", "tcp", to, "who"])).trim(), seen, "{to}");
             c.run(["lab-peer", "tcp", to, "echo", "1000000"]);
         }
-        c.run(["ping", "-n", "-c2", "-i0.2", "-W2", "203.0.113.9"]);
-        c.run(["ping", "-n", "-c2", "-i0.2", "-W2", "2001:db8:9::9"]);
+        c.run(["ping", "-n", "-c2", "-i0.2", "-W9", "203.0.113.9"]);
+        c.run(["ping", "-n", "-c2", "-i0.2", "-W9", "2001:db8:9::9"]);
         for (at, seen) in [("100.64.8.77:8080", "100.64.8.254 PORT"), ("[2001:db8:8::77]:8080", "[2001:db8:8::fe] PORT")] {
             assert_eq!(masked(&lan.run(["lab-peer", "tcp", at, "who"])).trim(), seen);
         }
@@ -284,7 +284,7 @@ each_user! {
                 let at = std::net::SocketAddr::new(to.parse().expect("an address"), 9000).to_string();
                 assert_eq!(masked(&c.run(["lab-peer", "tcp", &at, "who"])).trim(), seen);
                 c.run(["lab-peer", "tcp", &at, "echo", "1000000"]);
-                c.run(["ping", "-n", "-c2", "-i0.2", "-W2", to]);
+                c.run(["ping", "-n", "-c2", "-i0.2", "-W9", to]);
             }
             for (at, seen) in [("100.64.8.77:8080", "100.64.8.254 PORT"), ("[2001:db8:8::77]:8080", "[2001:db8:8::fe] PORT")] {
                 assert_eq!(masked(&host.run(["lab-peer", "tcp", at, "who"])).trim(), seen);

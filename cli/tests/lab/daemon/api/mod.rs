@@ -197,9 +197,9 @@ each_user! {
         let wire = a.post("/v1/wires", json!({"a": "web", "b": "db"}));
         assert_eq!(a.get("/v1/wires"), json!([wire]));
 
-        bares[1].run(["ping", "-n", "-c1", "-W2", wire["b"]["address"].as_str().expect("an address")]);
+        bares[1].run(["ping", "-n", "-c1", "-W9", wire["b"]["address"].as_str().expect("an address")]);
         bares[1].run(["curl", "-sS", "-m5", "-o", "/dev/null", "http://198.51.100.10/"]);
-        bares[1].run(["ping", "-n", "-c1", "-W2", "198.51.100.10"]);
+        bares[1].run(["ping", "-n", "-c1", "-W9", "198.51.100.10"]);
         for target in ["/v1/flows", "/v1/flows?network=shop", "/v1/flows?container=web", "/v1/flows?network=shop&container=web"] {
             let flows = a.get(target);
             assert!(flows.as_array().is_some_and(|f| !f.is_empty()), "{target}: {flows}");
