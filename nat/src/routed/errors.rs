@@ -244,7 +244,7 @@ impl Router {
         if own && packet.source_route.is_some() {
             return cx.drop(packet.ingress, DropReason::Malformed);
         }
-        if !own && !ours && self.world() == Some(at) {
+        if !own && !ours && self.links.world() == Some(at) {
             // Somebody takes the gateway for a router that it is not.
             return cx.drop(packet.ingress, DropReason::Forbidden);
         }
@@ -265,14 +265,14 @@ impl Router {
     pub(super) fn expire_fragments<H>(&mut self, cx: &mut Cx<'_, H>) {
         let mut told = Vec::new();
         let now = cx.now;
-        for link in &mut self.links {
+        for link in self.links.iter_mut() {
             link.fragments.expire(now, &mut |lost| {
                 cx.drop(lost.ingress, DropReason::Reassembly);
                 told.extend(lost.exceeded.map(|packet| (lost.ingress, packet.to_vec())));
             });
         }
         for (ingress, packet) in told {
-            if let Some(at) = self.link_of(ingress) {
+            if let Some(at) = self.links.of(ingress) {
                 self.tell(cx, Side::Link(at), &packet, IcmpError::ReassemblyExceeded);
             }
         }

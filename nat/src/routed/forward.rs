@@ -7,9 +7,10 @@ use std::net::IpAddr;
 use pontoon_switch::{Checksum, DropReason, Frame, Offload, PortId};
 use smoltcp::wire::{EthernetProtocol, IpProtocol};
 
+use super::links::{Between, Links};
 use super::rewrite::{self, Subject};
 use super::routes::Way;
-use super::{Between, Link, Router, Side, cut, source_route};
+use super::{Router, Side, cut, source_route};
 use crate::cx::Cx;
 use crate::flow::{Direction, Entry, Flags, FlowId, Protocol, Segment, State, Tuple};
 use crate::icmp::IcmpError;
@@ -246,7 +247,7 @@ impl Router {
         };
         let of_container = entry.outbound() == (direction == Direction::Original);
         let foreign = from == Side::Lan && of_container && entry.container() != packet.ingress;
-        self.number(from) == side && !foreign
+        self.links.number(from) == side && !foreign
     }
 
     /// Where a packet of a flow leaves that came in `direction` and is for `dst` now: by the link that the other direction comes
@@ -266,9 +267,9 @@ impl Router {
         let routed = self.exit(cx, dst);
         match routed {
             // A route may name the router.
-            Ok(exit) if self.number(exit.side) == number => Ok(exit),
+            Ok(exit) if self.links.number(exit.side) == number => Ok(exit),
             Ok(_) | Err(_) if number == 0 => Err(UNREACHABLE),
-            Ok(_) | Err(_) => self.exit_by(self.numbered(number).ok_or(UNREACHABLE)?, dst),
+            Ok(_) | Err(_) => self.exit_by(self.links.numbered(number).ok_or(UNREACHABLE)?, dst),
         }
     }
 
@@ -290,9 +291,9 @@ impl Router {
                 hop,
                 mtu: cx.config.mtu,
             }),
-            Way::Peer(port) => self.exit_by(self.link_of(PortId(port)).ok_or(UNREACHABLE)?, dst),
+            Way::Peer(port) => self.exit_by(self.links.of(PortId(port)).ok_or(UNREACHABLE)?, dst),
             Way::World(router) => {
-                let at = self.world().ok_or(UNREACHABLE)?;
+                let at = self.links.world().ok_or(UNREACHABLE)?;
                 self.exit_by(at, router.unwrap_or(dst))
             }
             Way::Elsewhere => Err(UNREACHABLE),
@@ -320,7 +321,7 @@ impl Router {
 }
 
 /// Writes the Ethernet header and sends the frame.
-fn send<H>(links: &mut [Link], cx: &mut Cx<'_, H>, exit: Exit, frame: &mut Frame<'_>) {
+fn send<H>(links: &mut Links, cx: &mut Cx<'_, H>, exit: Exit, frame: &mut Frame<'_>) {
     match exit.side {
         Side::Link(at) => links[at].transmit(cx.now, frame, exit.hop, cx.out),
         Side::Lan => {

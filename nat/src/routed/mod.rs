@@ -23,6 +23,7 @@ pub mod config;
 pub mod cut;
 mod errors;
 mod forward;
+mod links;
 mod open;
 pub mod ports;
 pub mod rewrite;
@@ -34,7 +35,6 @@ pub mod uplink;
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
-use std::ops::{Deref, DerefMut};
 
 use pontoon_switch::{Frame, Instant, PortId};
 
@@ -45,10 +45,10 @@ pub use uplink::{Uplink, UplinkStatus};
 use crate::config::{Config, Egress, Filtering};
 use crate::cx::Cx;
 use crate::flow::{self, Direction, Ended, Entry, FlowId, Tuple};
-use crate::fragment::Reassembler;
 use crate::icmp::RateLimiter;
 use crate::publish::{RuleId, Target};
 use cut::Cutter;
+use links::{Between, Links};
 use ports::Ports;
 use routes::{Routes, Way};
 use rules::Rules;
@@ -64,59 +64,10 @@ enum Side {
     Link(usize),
 }
 
-/// A link's number in the entries of its flows; 0 is the network's own link. No number is that of two links at a time.
-type Number = u16;
-
-/// A link of the gateway's own.
-#[derive(Debug)]
-struct Link {
-    number: Number,
-    uplink: Uplink,
-    /// Fragments that came by it.
-    fragments: Reassembler,
-}
-
-impl Deref for Link {
-    type Target = Uplink;
-
-    fn deref(&self) -> &Uplink {
-        &self.uplink
-    }
-}
-
-impl DerefMut for Link {
-    fn deref_mut(&mut self) -> &mut Uplink {
-        &mut self.uplink
-    }
-}
-
-/// The links that a flow came by and leaves by, as [`Entry::data`] has them.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Between {
-    from: Number,
-    to: Number,
-}
-
-impl Between {
-    fn of(entry: &Entry) -> Self {
-        let data = entry.data();
-        Self {
-            from: (data >> 16) as Number,
-            to: data as Number,
-        }
-    }
-
-    fn data(self) -> u32 {
-        u32::from(self.from) << 16 | u32::from(self.to)
-    }
-}
-
 /// The gateway as a router.
 #[derive(Debug)]
 pub struct Router {
-    links: Vec<Link>,
-    /// The number given last.
-    last_number: Number,
+    links: Links,
     routes: Routes,
     rules: Rules,
     ports: Ports,
@@ -135,8 +86,7 @@ impl Router {
     /// A router without links.
     pub fn new(secret: (u64, u64), filtering: Filtering) -> Self {
         Self {
-            links: Vec::new(),
-            last_number: 0,
+            links: Links::default(),
             routes: Routes::default(),
             rules: Rules::default(),
             ports: Ports::new(secret, filtering),
@@ -153,41 +103,27 @@ impl Router {
     pub fn add_link(&mut self, now: Instant, port: PortId, config: UplinkConfig) {
         let (a, b) = self.secret;
         let secret = (a ^ u64::from(port.0), b);
-        self.last_number = self.free_number();
-        self.links.push(Link {
-            number: self.last_number,
-            uplink: Uplink::new(port, config, secret, now),
-            fragments: Reassembler::of_world(),
-        });
+        self.links.add(now, port, config, secret);
     }
 
-    /// A number that no link has; not that of the last one to go either, if that can be helped.
-    fn free_number(&self) -> Number {
-        let mut number = self.last_number;
-        loop {
-            number = number.wrapping_add(1).max(1);
-            if self.links.iter().all(|l| l.number != number) {
-                return number;
-            }
-        }
-    }
-
-    /// Leaves the link of `port`: the flows by it end. False if there is none.
+    /// Leaves the link of `port`: the flows by it end, but for those by a link to the world, which wait for the next one. False if
+    /// there is none.
     pub fn remove_link(&mut self, flows: &mut flow::Table, port: PortId) -> bool {
-        let Some(at) = self.link_of(port) else {
+        let Some(at) = self.links.of(port) else {
             return false;
         };
-        let gone = self.links.remove(at).number;
-        self.end_flows(flows, |e, _| {
-            let between = Between::of(e);
-            between.from == gone || between.to == gone
-        });
+        if let Some(gone) = self.links.remove(at) {
+            self.end_flows(flows, |e, _| {
+                let between = Between::of(e);
+                between.from == gone || between.to == gone
+            });
+        }
         true
     }
 
     /// The link of `port` has been down: its addresses are confirmed, its neighbours doubted.
     pub fn link_up(&mut self, now: Instant, port: PortId) {
-        if let Some(at) = self.link_of(port) {
+        if let Some(at) = self.links.of(port) {
             self.links[at].renew(now);
         }
     }
@@ -197,41 +133,15 @@ impl Router {
         self.links.iter().map(|l| (l.port(), l.status()))
     }
 
-    fn link_of(&self, port: PortId) -> Option<usize> {
-        self.links.iter().position(|l| l.port() == port)
-    }
-
-    /// The number of a side.
-    fn number(&self, side: Side) -> Number {
-        match side {
-            Side::Lan => 0,
-            Side::Link(at) => self.links[at].number,
-        }
-    }
-
-    /// The link of that number.
-    fn numbered(&self, number: Number) -> Option<usize> {
-        self.links.iter().position(|l| l.number == number)
-    }
-
-    /// The link to the world.
-    fn world(&self) -> Option<usize> {
-        self.links
-            .iter()
-            .position(|l| matches!(l.config().kind, LinkKind::World { .. }))
-    }
-
     /// Routes beyond the network's own subnets from now on. Flows that would leave another way now end.
     pub fn set_routes<H>(&mut self, cx: &mut Cx<'_, H>, routes: Vec<Route>) {
         self.routes.set(routes);
         cx.neighbours.set_behind(self.routes.behind_neighbours(cx.config));
-        let numbers: HashMap<u32, Number> = self.links.iter().map(|l| (l.port().0, l.number)).collect();
-        let world = self.world().map(|at| self.links[at].number);
-        let (table, config) = (&self.routes, cx.config);
+        let (links, table, config) = (&self.links, &self.routes, cx.config);
         let leaves_by = |dst: IpAddr| match table.way(config, dst) {
             Way::Lan(_) => Some(0),
-            Way::Peer(port) => numbers.get(&port).copied(),
-            Way::World(_) => world,
+            Way::Peer(port) => links.of(PortId(port)).map(|at| links.number(Side::Link(at))),
+            Way::World(_) => links.number_of_world(),
             Way::Elsewhere => None,
         };
         let doomed = doomed(cx.flows, |e, to| {
@@ -373,7 +283,7 @@ impl Router {
 
     /// Takes a frame that came by the link of `port`.
     pub fn link_frame<H>(&mut self, cx: &mut Cx<'_, H>, port: PortId, frame: &mut Frame<'_>) {
-        let Some(at) = self.link_of(port) else {
+        let Some(at) = self.links.of(port) else {
             return cx.drop(port, pontoon_switch::DropReason::NoPort);
         };
         match self.links[at].receive(cx.now, frame, cx.out) {
@@ -405,6 +315,9 @@ impl Router {
                     }
                     UplinkEvent::AddressGained(address) => {
                         tracing::info!(%address, "the gateway has an address on its link to the world");
+                        let links = &self.links;
+                        let stranded = doomed(cx.flows, |e, to| links.is_stranded(at, address, e, to));
+                        self.remove(cx.flows, stranded);
                     }
                     UplinkEvent::Unreachable(frames) => {
                         for (mut frame, offload) in frames {
@@ -416,7 +329,7 @@ impl Router {
         }
         self.expire_fragments(cx);
         while let Some((link, packet)) = self.unsolicited.pop_due(cx.now) {
-            if let Some(at) = self.link_of(link) {
+            if let Some(at) = self.links.of(link) {
                 self.tell(
                     cx,
                     Side::Link(at),

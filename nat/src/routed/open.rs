@@ -118,8 +118,8 @@ impl Router {
         };
         let to = Tuple { src, ..to };
         let between = Between {
-            from: self.number(from),
-            to: self.number(to_side),
+            from: self.links.number(from),
+            to: self.links.number(to_side),
         };
         let flow = NewFlow {
             tuple,
@@ -172,7 +172,7 @@ impl Router {
         let masquerade = match way {
             Way::Lan(_) | Way::Elsewhere => return Err(UNREACHABLE),
             Way::Peer(port) => {
-                let link = self.link_of(PortId(port)).ok_or(UNREACHABLE)?;
+                let link = self.links.of(PortId(port)).ok_or(UNREACHABLE)?;
                 match self.links[link].config().kind {
                     LinkKind::Peer { ours_open: true, .. } => None,
                     LinkKind::Peer { ours_open: false, .. } | LinkKind::World { .. } => {
@@ -184,7 +184,7 @@ impl Router {
                 if let Err(forbidden) = cx.config.destination(dst.ip()) {
                     return Err(refused_as(forbidden));
                 }
-                let link = &self.links[self.world().ok_or(UNREACHABLE)?];
+                let link = &self.links[self.links.world().ok_or(UNREACHABLE)?];
                 match nat_of(&link.config().kind, dst.ip()) {
                     Nat::Masquerade => Some(link.address(dst.ip()).ok_or(UNREACHABLE)?),
                     Nat::Route => None,
@@ -295,7 +295,7 @@ impl Router {
     }
 
     fn mapping(&self) -> super::Mapping {
-        let world = self.world().map(|at| &self.links[at].config().kind);
+        let world = self.links.world().map(|at| &self.links[at].config().kind);
         match world {
             Some(LinkKind::World { mapping, .. }) => *mapping,
             Some(LinkKind::Peer { .. }) | None => super::Mapping::default(),

@@ -1,5 +1,6 @@
 //! Routed egress: what RFC 4787, RFC 5382 and RFC 5508 ask of a gateway that translates packets, and what else it does with them.
 
+mod again;
 mod frames;
 mod hostile;
 mod masquerade;

@@ -121,16 +121,27 @@ impl World {
 
     pub(crate) fn new(config: Config, link: Link) -> Self {
         let mut world = Self::without_links(config);
+        world.add_world(link, OWN, OWN6);
+        world
+    }
+
+    /// The link to the world, on which the gateway has these addresses, or one of them.
+    pub(crate) fn add_world<'a>(
+        &mut self,
+        link: Link,
+        own: impl Into<Option<&'a str>>,
+        own6: impl Into<Option<&'a str>>,
+    ) {
         let config = UplinkConfig {
             mac: OUTSIDE,
             mtu: link.mtu,
             kind: LinkKind::World {
-                ipv4: Some(Addressing4::Static {
-                    address: format!("{OWN}/24").parse().unwrap(),
+                ipv4: own.into().map(|own| Addressing4::Static {
+                    address: format!("{own}/24").parse().unwrap(),
                     gateway: Some("192.0.2.1".parse().unwrap()),
                 }),
-                ipv6: Some(Addressing6::Static {
-                    address: format!("{OWN6}/64").parse().unwrap(),
+                ipv6: own6.into().map(|own6| Addressing6::Static {
+                    address: format!("{own6}/64").parse().unwrap(),
                     gateway: Some("2001:db8:1::1".parse().unwrap()),
                 }),
                 nat4: link.nat4,
@@ -138,12 +149,11 @@ impl World {
                 mapping: link.mapping,
             },
         };
-        world.gateway.add_uplink(world.now, WORLD, config);
-        world.settle();
-        world.pass(Duration::from_secs(5));
-        world.outside.clear();
-        world.lan.clear();
-        world
+        self.gateway.add_uplink(self.now, WORLD, config);
+        self.settle();
+        self.pass(Duration::from_secs(5));
+        self.outside.clear();
+        self.lan.clear();
     }
 
     pub(crate) fn without_links(config: Config) -> Self {

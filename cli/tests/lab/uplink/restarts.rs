@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pontoon_fixtures::lab::{Bare, Daemon, Wan, Who, wait_for};
+use pontoon_fixtures::lab::{Bare, Daemon, Proc, Wan, Who, wait_for};
 
 use super::site::{Site, Way, attach};
 use super::{came, masked};
@@ -38,6 +38,7 @@ fn everything_is_there_again() {
     };
     let _inside = serve(&site);
     site.publish("a", "8080:9000");
+    site.publish("a", "8081:9001");
     works(&site).expect("it works at first");
     let shown = site.daemon().expect("Pontoon's").run(["port", "a"]);
     assert!(
@@ -60,11 +61,39 @@ fn everything_is_there_again() {
         Duration::from_secs(15),
         || works(&site),
     );
-    // The link, by its other end.
+    // The link, by its other end. Connections by it wait until it is there again.
+    let _echo = world
+        .server()
+        .socat("TCP4-LISTEN:9200,fork,reuseaddr", "EXEC:cat");
+    let _echo_inside = site
+        .a
+        .cmd(["socat", "TCP6-LISTEN:9001,fork,reuseaddr", "EXEC:cat"])
+        .spawn();
+    wait_for("the server in a", Duration::from_secs(5), || {
+        site.a.run(["ss", "-ltnH"]).contains(":9001").then_some(())
+    });
+    let mut out = site
+        .a
+        .cmd(["socat", "-t1", "-", "TCP4:198.51.100.10:9200"])
+        .held()
+        .spawn();
+    let mut back = world
+        .server()
+        .cmd(["socat", "-t1", "-", "TCP6:[2001:db8:7::77]:8081"])
+        .held()
+        .spawn();
+    let hear = |held: &mut Proc, word: &str| {
+        held.say(word);
+        held.wait_for(word);
+    };
+    hear(&mut out, "at first");
+    hear(&mut back, "at first");
     world.host().run(["ip", "-n", "router", "link", "del", "wan0"]);
     wait_for("all after the end of the link", Duration::from_secs(15), || {
         works(&site)
     });
+    hear(&mut out, "after all");
+    hear(&mut back, "after all");
     let uplink = daemon.json(["network", "inspect", "net"])[0]["Uplink"].clone();
     assert_eq!(
         (&uplink["Up"], uplink.get("Error")),
@@ -124,7 +153,7 @@ fn an_interface_of_the_host_goes_down_and_up() {
     for word in ["once", "twice"] {
         host.run(["ip", "link", "set", "p0", "down"]);
         held.say(word);
-        let told = a.cmd(["ping", "-n", "-c1", "-W9", "198.51.100.10"]).run();
+        let told = a.cmd(["ping", "-n", "-c1", "-W1", "198.51.100.10"]).run();
         assert!(!told.success(), "{told}");
         assert!(
             !host.run(["ip", "link", "show", "p0"]).contains(",UP"),

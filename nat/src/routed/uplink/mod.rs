@@ -231,6 +231,11 @@ impl Uplink {
         times.into_iter().flatten().min()
     }
 
+    /// True if `addr` is the gateway's own here, or is to be when it turns out that nobody has it.
+    pub(super) fn claims(&self, addr: IpAddr) -> bool {
+        self.addresses.has(addr)
+    }
+
     /// The next thing that the router should know.
     pub fn take_event(&mut self) -> Option<UplinkEvent> {
         self.events.take()
