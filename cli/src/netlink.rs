@@ -14,7 +14,7 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoTun, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoData, InfoKind, InfoTun, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
 };
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -44,6 +44,8 @@ pub(crate) struct Link {
     pub(crate) mac: MacAddr,
     /// Its MTU in bytes.
     pub(crate) mtu: u32,
+    /// Whether its frames are Ethernet's; not so with the loopback interface, TUN, PPP and WireGuard.
+    pub(crate) ethernet: bool,
     /// Whether it has been brought up.
     pub(crate) up: bool,
     /// Whether it is part of another: of a bridge, a bond, a VRF.
@@ -335,6 +337,7 @@ fn described(message: &LinkMessage) -> Link {
         index: message.header.index,
         mac: MacAddr::default(),
         mtu: 0,
+        ethernet: message.header.link_layer_type == LinkLayerType::Ether,
         up: message.header.flags.contains(LinkFlags::Up),
         enslaved: false,
         kind: LinkKind::Other,

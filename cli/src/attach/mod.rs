@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use pontoon_switch::sys::packet::open_packet;
 use pontoon_switch::sys::process::fork;
 use pontoon_switch::sys::tun;
@@ -437,6 +437,10 @@ fn bring_up(netlink: &mut Netlink, link: &Link, name: &str) -> Result<()> {
 
 /// Opens a packet socket on an interface that is up.
 fn listen(link: &Link, name: &str) -> Result<OwnedFd> {
+    ensure!(
+        link.ethernet,
+        "{name} is no Ethernet interface: packets go by it without the frames that a switch has to do with"
+    );
     open_packet(link.index).with_context(|| format!("cannot open a packet socket on the interface {name}"))
 }
 

@@ -31,6 +31,7 @@ each_user! {
         for (args, says) in [
             // What is not there, or not that.
             (of(&["--uplink", "packet:none0"]), &["packet:none0", "there is no interface none0"][..]),
+            (of(&["--uplink", "packet:lo"]), &["packet:lo", "lo is no Ethernet interface"]),
             (of(&["--uplink", "tap:p0"]), &["tap:p0", "the interface p0 is no TAP"]),
             (of(&["--uplink", "veth:w0@none"]), &["veth:w0@none", "namespace /run/netns/none", "No such file"]),
             (of(&["--uplink", "veth:w0@999999"]), &["veth:w0@999999", "there is no process 999999"]),
