@@ -330,8 +330,10 @@ impl Wiring {
         // Closed in this thread, so that nobody's frames wait for it.
         let _port = self.handle.call(move |network, now| {
             // While the port is there, so that what ends can still be told to the container.
-            network.with_station(now, |gateway, out| gateway.detach(now, id, out));
-            network.station_mut().remove_uplink(id);
+            network.with_station(now, |gateway, out| {
+                gateway.detach(now, id, out);
+                gateway.remove_uplink(id, out);
+            });
             network.set_tap(id, None);
             network.remove_port(id)
         })?;

@@ -13,9 +13,10 @@ impl<H: Host> Gateway<H> {
         self.router.add_link(now, port, config);
     }
 
-    /// Leaves the link of `port`, whose flows end. False if there is none.
-    pub fn remove_uplink(&mut self, port: PortId) -> bool {
-        self.router.remove_link(&mut self.shared.flows, port)
+    /// Leaves the link of `port`: flows by a link to another network end, those by one to the world wait for the next such link. A
+    /// lease is given back. False if there is none.
+    pub fn remove_uplink(&mut self, port: PortId, out: &mut dyn Out) -> bool {
+        self.router.remove_link(&mut self.shared.flows, port, out)
     }
 
     /// The links as they are now.

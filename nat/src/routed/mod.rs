@@ -36,7 +36,7 @@ pub mod uplink;
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
-use pontoon_switch::{Frame, Instant, PortId};
+use pontoon_switch::{Frame, Instant, Out, PortId};
 
 pub use config::{Addressing4, Addressing6, LinkKind, Mapping, Nat, Route, UplinkConfig, Via};
 pub use rules::RoutedRule;
@@ -106,12 +106,13 @@ impl Router {
         self.links.add(now, port, config, secret);
     }
 
-    /// Leaves the link of `port`: the flows by it end, but for those by a link to the world, which wait for the next one. False if
-    /// there is none.
-    pub fn remove_link(&mut self, flows: &mut flow::Table, port: PortId) -> bool {
+    /// Leaves the link of `port`: the flows by it end, but for those by a link to the world, which wait for the next one. A lease is
+    /// given back if the link is still there to say so. False if there is none.
+    pub fn remove_link(&mut self, flows: &mut flow::Table, port: PortId, out: &mut dyn Out) -> bool {
         let Some(at) = self.links.of(port) else {
             return false;
         };
+        self.links[at].leave(out);
         if let Some(gone) = self.links.remove(at) {
             self.end_flows(flows, |e, _| {
                 let between = Between::of(e);

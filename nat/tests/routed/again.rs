@@ -53,7 +53,7 @@ fn states(w: &World) -> Vec<String> {
 fn flows_go_on_when_it_has_the_same_addresses_again() {
     let mut w = connected();
     assert_eq!(states(&w), ["established"; 3]);
-    assert!(w.gateway.remove_uplink(WORLD) && !w.gateway.remove_uplink(WORLD));
+    assert!(w.leave(WORLD) && !w.leave(WORLD));
     // Meanwhile there is no way, old flow or new.
     for frame in [
         World::from(A, FAR).tcp(segment(5000, 7, 1001, 5001)),
@@ -81,14 +81,14 @@ fn flows_go_on_when_it_has_the_same_addresses_again() {
 #[test]
 fn flows_of_an_address_that_it_has_no_more_end() {
     let mut w = connected();
-    w.gateway.remove_uplink(WORLD);
+    w.leave(WORLD);
     w.add_world(Link::default(), OTHER, OWN6);
     // Both of IPv4 had the old one.
     assert_eq!(states(&w), ["established"]);
     let sent = w.out(World::from(A, FAR6).tcp(segment(5000, 7, 1001, 5001)));
     assert_eq!(ends(&sent), format!("[{OWN6}]:5000 > [{FAR6}]:7"));
     // Lost once more: the second time is like the first.
-    w.gateway.remove_uplink(WORLD);
+    w.leave(WORLD);
     w.add_world(Link::default(), OTHER, OTHER6);
     assert!(w.flows().is_empty());
     // Their ports are free again.
@@ -105,10 +105,10 @@ fn flows_of_an_address_that_it_has_no_more_end() {
 #[test]
 fn flows_of_a_version_that_has_no_address_yet_wait_on() {
     let mut w = connected();
-    w.gateway.remove_uplink(WORLD);
+    w.leave(WORLD);
     w.add_world(Link::default(), None, OWN6);
     assert_eq!(states(&w), ["established"; 3]);
-    w.gateway.remove_uplink(WORLD);
+    w.leave(WORLD);
     w.add_world(Link::default(), OWN, None);
     assert_eq!(states(&w), ["established"; 3]);
     let sent = w.out(World::from(A, FAR).tcp(segment(5000, 7, 1001, 5001)));
@@ -123,7 +123,7 @@ fn plainly_routed_flows_have_no_address_to_lose() {
     };
     let mut w = World::new(config(), link);
     w.out(World::from(A, FAR6).udp(5000, 7, b"out"));
-    w.gateway.remove_uplink(WORLD);
+    w.leave(WORLD);
     w.add_world(link, OTHER, OTHER6);
     let got = w.inward(World::far(FAR6, A6).udp(7, 5000, b"back"));
     assert_eq!(ends(&got), format!("[{FAR6}]:7 > [{A6}]:5000"));
@@ -132,7 +132,7 @@ fn plainly_routed_flows_have_no_address_to_lose() {
 #[test]
 fn what_waits_is_not_another_links() {
     let mut w = connected();
-    w.gateway.remove_uplink(WORLD);
+    w.leave(WORLD);
     w.add_peer(true);
     w.set_routes(vec![Route {
         net: format!("{FAR}/32").parse().unwrap(),

@@ -147,7 +147,7 @@ fn a_link_that_goes_takes_its_flows_along() {
     let mut w = networks(true, Egress::None);
     w.lan(A, World::from(A, OTHER).udp(5000, 7, b"hello"));
     assert_eq!(w.flows().len(), 1);
-    assert!(w.gateway.remove_uplink(PEER) && !w.gateway.remove_uplink(PEER));
+    assert!(w.leave(PEER) && !w.leave(PEER));
     assert!(w.flows().is_empty());
 }
 

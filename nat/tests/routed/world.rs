@@ -156,6 +156,11 @@ impl World {
         self.lan.clear();
     }
 
+    /// The gateway leaves a link; false if there was none.
+    pub(crate) fn leave(&mut self, link: PortId) -> bool {
+        self.gateway.remove_uplink(link, &mut self.out)
+    }
+
     pub(crate) fn without_links(config: Config) -> Self {
         let secrets = Secrets {
             index: (1, 2),

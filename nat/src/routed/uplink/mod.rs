@@ -254,6 +254,14 @@ impl Uplink {
         self.neighbours.doubt(now);
     }
 
+    /// The gateway leaves the link for good: what a server has lent is given back.
+    pub fn leave(&mut self, out: &mut dyn Out) {
+        if let Some((mac, packet)) = self.dhcp.as_mut().and_then(|dhcp| dhcp.release()) {
+            self.wire(out)
+                .send(&mut framed(&packet), mac, EthernetProtocol::Ipv4);
+        }
+    }
+
     /// The link as it is now.
     pub fn status(&self) -> UplinkStatus {
         let leased = self.lease().map_or(&[][..], |lease| &lease.resolvers);
@@ -335,11 +343,6 @@ impl Uplink {
 
     /// Sends what the DHCP client says.
     fn say(&mut self, now: Instant, said: Said, out: &mut dyn Out) {
-        let framed = |packet: &[u8]| {
-            let mut buf = vec![0; HEADROOM + ETHERNET];
-            buf.extend(packet);
-            buf
-        };
         match said {
             Said::All(packet) => {
                 let mut buf = framed(&packet);
@@ -364,4 +367,11 @@ impl Uplink {
             self.wire(out).solicit_routers(from);
         }
     }
+}
+
+/// `packet` behind [`HEADROOM`] and the room for an Ethernet header.
+fn framed(packet: &[u8]) -> Vec<u8> {
+    let mut buf = vec![0; HEADROOM + ETHERNET];
+    buf.extend(packet);
+    buf
 }

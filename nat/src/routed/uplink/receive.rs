@@ -127,7 +127,7 @@ impl Uplink {
         if summed && !sum::is_right(packet.src, packet.dst, packet.protocol, datagram) {
             return Err(DropReason::BadChecksum);
         }
-        client.input(now, packet.quoted(frame), &datagram[8..]);
+        client.input(now, packet.src_mac, packet.quoted(frame), &datagram[8..]);
         Ok(true)
     }
 }

@@ -15,10 +15,11 @@
 //! - It cannot ask whether a lease is still good when the link comes up (INIT-REBOOT). It is made to discover anew, and the
 //!   lease is kept meanwhile, until it ends: the server, which knows us by our Ethernet address, offers the same again
 //!   ([`Client::confirm`]).
+//! - It gives no lease back ([`Client::release`]), as is due where the link goes for good. A gateway that ends and is to start again
+//!   keeps its lease, and asks for the same address then.
 //!
 //! What it cannot do and nobody does for it: it retries at fixed intervals of discovery, refuses an acknowledgement without a
-//! subnet mask, takes the first offer, and releases no lease when the gateway ends. The last is wanted: a gateway that starts
-//! again asks for the same address.
+//! subnet mask, and takes the first offer.
 
 mod lease;
 mod queues;
@@ -75,6 +76,8 @@ pub(super) struct Client {
     socket: SocketHandle,
     wire: Queues,
     lease: Option<Lease>,
+    /// Who handed us the last acknowledgement: the server, or a router on the way to it.
+    server_mac: MacAddr,
     /// The transaction under way, as its messages say.
     transaction: Option<u32>,
     /// What the last acknowledgement of that transaction said.
@@ -116,6 +119,7 @@ impl Client {
             socket,
             wire,
             lease: None,
+            server_mac: MacAddr::BROADCAST,
             transaction: None,
             acknowledged: None,
             refused: false,
@@ -131,8 +135,8 @@ impl Client {
     }
 
     /// Takes a server's message: the IPv4 `packet` of a UDP datagram from [`SERVER`] to [`CLIENT`], checksums verified, and the
-    /// `message` in it.
-    pub(super) fn input(&mut self, now: Instant, packet: &[u8], message: &[u8]) {
+    /// `message` in it; `sender` sent the frame.
+    pub(super) fn input(&mut self, now: Instant, sender: MacAddr, packet: &[u8], message: &[u8]) {
         if self.quiet.is_some_and(|until| now < until) || self.wire.inward.len() >= INWARD {
             return;
         }
@@ -145,7 +149,10 @@ impl Client {
                 self.deadline = Some(now);
                 return;
             }
-            Some(Answer::Granted(lease)) => self.acknowledged = Some(lease),
+            Some(Answer::Granted(lease)) => {
+                self.acknowledged = Some(lease);
+                self.server_mac = sender;
+            }
             None => {}
         }
         let mut frame = Vec::with_capacity(ETHERNET + packet.len());
@@ -203,19 +210,44 @@ impl Client {
     /// Gives the lease up because the address is somebody else's: what is to be told the server.
     pub(super) fn decline(&mut self, now: Instant) -> Option<Said> {
         let lease = self.lease.take()?;
+        let body = self.message(DhcpMessageType::Decline, &lease);
+        self.restart(now + DECLINED);
+        Some(Said::All(datagram(
+            Ipv4Addr::UNSPECIFIED,
+            Ipv4Addr::BROADCAST,
+            &body?,
+        )))
+    }
+
+    /// Gives the lease back, as the link goes for good (RFC 2131 section 4.4.6): whom to send what, to the server alone. Nobody answers
+    /// that.
+    pub(super) fn release(&mut self) -> Option<(MacAddr, Vec<u8>)> {
+        let lease = self.lease.take()?;
+        let body = self.message(DhcpMessageType::Release, &lease)?;
+        Some((
+            self.server_mac,
+            datagram(lease.address.addr(), lease.server, &body),
+        ))
+    }
+
+    /// A message by which an address is given back or up.
+    fn message(&self, message_type: DhcpMessageType, lease: &Lease) -> Option<Vec<u8>> {
+        let address = lease.address.addr();
+        let releases = message_type == DhcpMessageType::Release;
         let message = DhcpRepr {
-            message_type: DhcpMessageType::Decline,
+            message_type,
             transaction_id: self.transaction.unwrap_or_default().wrapping_add(1),
             secs: 0,
             client_hardware_address: self.mac.into(),
-            client_ip: Ipv4Addr::UNSPECIFIED,
+            // RFC 2131 table 5: one that is released is still the client's, one that is declined never was.
+            client_ip: if releases { address } else { Ipv4Addr::UNSPECIFIED },
             your_ip: Ipv4Addr::UNSPECIFIED,
             server_ip: Ipv4Addr::UNSPECIFIED,
             router: None,
             subnet_mask: None,
             relay_agent_ip: Ipv4Addr::UNSPECIFIED,
             broadcast: false,
-            requested_ip: Some(lease.address.addr()),
+            requested_ip: (!releases).then_some(address),
             client_identifier: Some(self.mac.into()),
             server_identifier: Some(lease.server),
             parameter_request_list: None,
@@ -226,10 +258,9 @@ impl Client {
             rebind_duration: None,
             additional_options: &[],
         };
-        self.restart(now + DECLINED);
         let mut body = vec![0; message.buffer_len()];
         message.emit(&mut DhcpPacket::new_unchecked(&mut body)).ok()?;
-        Some(Said::All(datagram(&body)))
+        Some(body)
     }
 
     /// The link has come up again, perhaps another one: looks for a server, and keeps the lease meanwhile.
@@ -354,9 +385,9 @@ impl Client {
     }
 }
 
-/// The IPv4 packet, to all from nobody, of a client's message.
-fn datagram(message: &[u8]) -> Vec<u8> {
-    let (src, dst) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::BROADCAST));
+/// The IPv4 packet of a client's message.
+fn datagram(src: Ipv4Addr, dst: Ipv4Addr, message: &[u8]) -> Vec<u8> {
+    let (src, dst) = (IpAddr::V4(src), IpAddr::V4(dst));
     let len = 8 + message.len();
     let mut udp = Vec::with_capacity(len);
     for field in [CLIENT, SERVER, len as u16, 0] {

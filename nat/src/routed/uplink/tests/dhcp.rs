@@ -8,6 +8,7 @@ const REQUEST: u8 = 3;
 const DECLINE: u8 = 4;
 const ACK: u8 = 5;
 const NAK: u8 = 6;
+const RELEASE: u8 = 7;
 
 const SERVER: &str = "192.0.2.1";
 
@@ -416,4 +417,40 @@ fn messages_that_are_not_ours_are_not_believed() {
         .macs(ROUTER, OURS)
         .udp(67, 68, b"?");
     assert!(matches!(site.hear(&datagram), Received::Packet(_)));
+}
+
+#[test]
+fn a_lease_is_given_back_to_its_server_alone_when_the_link_goes() {
+    let mut lab = Lab::leased();
+    // However long the neighbour has not been asked for.
+    lab.server.silent = true;
+    lab.run(SECOND * 60);
+    lab.server.heard.clear();
+    let mut tap = Tap::default();
+    lab.site.uplink.leave(&mut tap);
+    let [(frame, _)] = tap.frames.as_slice() else {
+        panic!("{:?}", tap.frames)
+    };
+    assert_eq!(
+        message(frame).expect("a message"),
+        Message {
+            kind: RELEASE,
+            to: ROUTER,
+            dst: ip(SERVER),
+            xid: message(frame).expect("a message").xid,
+            ciaddr: ip("192.0.2.50"),
+            requested: None,
+            client: [&[1][..], &OURS.0].concat(),
+        }
+    );
+    let parsed = Parsed::of(frame).expect("a packet");
+    assert_eq!((parsed.src, parsed.src_mac), (ip("192.0.2.50"), OURS));
+    // And once.
+    let mut tap = Tap::default();
+    lab.site.uplink.leave(&mut tap);
+    assert!(tap.frames.is_empty());
+    // Nothing to give back, nothing said.
+    let mut lab = Lab::new();
+    lab.site.uplink.leave(&mut tap);
+    assert!(tap.frames.is_empty());
 }
