@@ -16,6 +16,7 @@ use pontoon_switch::{Instant, MacAddr};
 
 use super::events::Events;
 use super::wire::Wire;
+use crate::link::ndp;
 
 /// Addresses by router advertisements at most: a prefix more than that makes none.
 pub(super) const SLAAC: usize = 8;
@@ -243,6 +244,14 @@ impl Addresses {
     pub(super) fn is_broadcast(&self, addr: Ipv4Addr) -> bool {
         let mut own = self.own.iter();
         own.any(|o| matches!(o.net, IpNet::V4(net) if net.prefix_len() < 31 && net.broadcast() == addr))
+    }
+
+    /// The groups at which the IPv6 ones, in use or being asked for, are solicited; one may come more than once.
+    pub(super) fn solicited_nodes(&self) -> impl Iterator<Item = Ipv6Addr> + '_ {
+        self.own.iter().filter_map(|o| match o.net {
+            IpNet::V4(_) => None,
+            IpNet::V6(net) => Some(ndp::solicited_node(net.addr())),
+        })
     }
 
     /// Those in use, with their prefixes.

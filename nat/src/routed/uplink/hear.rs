@@ -218,6 +218,7 @@ impl Uplink {
                 let (addresses, events) = (&mut self.addresses, &mut self.events);
                 addresses.advertised(now, prefix.prefix, self.config.mac, prefix.lifetimes, events);
             }
+            self.listen(now);
         }
         if known {
             let mac = source.filter(|mac| mac.is_unicast()).unwrap_or(src_mac);
@@ -229,11 +230,7 @@ impl Uplink {
 
     /// Somebody at `mac` uses `addr` or is about to. True if it is, or was, ours.
     fn claimed(&mut self, now: Instant, addr: IpAddr, mac: MacAddr, out: &mut dyn Out) -> bool {
-        let mut wire = wire::Wire {
-            port: self.port,
-            mac: self.config.mac,
-            out: &mut *out,
-        };
+        let mut wire = super::wire(self.port, &self.config, &mut *out);
         match self
             .addresses
             .claimed(now, addr, mac, &mut wire, &mut self.events)
@@ -247,7 +244,7 @@ impl Uplink {
                 }
             }
             // The next advertisement tries again, and finds out the same for as long as it is so.
-            Claim::GivenUp(Origin::Slaac | Origin::Static | Origin::LinkLocal) => {}
+            Claim::GivenUp(Origin::Slaac | Origin::Static | Origin::LinkLocal) => self.listen(now),
         }
         true
     }

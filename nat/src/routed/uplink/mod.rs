@@ -4,12 +4,12 @@
 //!
 //! On an uplink the gateway is a *host* among others, not the one whom the others ask. [`Uplink`] is that host, as far as
 //! there is no more to it than the link: its addresses ([`addresses`]), where they come from ([`dhcp`], [`slaac`]), its
-//! neighbours' Ethernet addresses and the packets that wait for them ([`neighbours`], [`queue`]), and what it says to all that
-//! ([`wire`]). What it does not do is IP: a packet that is not the link's own business is given to the router
+//! neighbours' Ethernet addresses and the packets that wait for them ([`neighbours`], [`queue`]), the groups that it listens to
+//! ([`mld`]), and what it says to all that ([`wire`]). What it does not do is IP: a packet that is not the link's own business is given to the router
 //! ([`Received::Packet`]), which translates and forwards it, and gives it back with a next hop ([`Uplink::transmit`]).
 //!
 //! ```text
-//!   frame ──► receive ─┬─ ARP, neighbour discovery, router advertisements, DHCP ──► taken here
+//!   frame ──► receive ─┬─ ARP, neighbour and listener discovery, router advertisements, DHCP ──► taken here
 //!                      └─ IP ──► Received::Packet ──► router
 //!   router ──► hop(dst) ──► transmit ─┬─ address known ──► out.send_by
 //!                                     └─ not yet ──► waits ─┬─ answer ──► out.send_by
@@ -23,13 +23,14 @@
 //! A link to another gateway ([`LinkKind::Peer`]) is a cable between two stations: no addresses, no questions; every frame
 //! goes to the one who is there.
 //!
-//! What a host on an Ethernet may do and this one does not: report the groups it listens to (MLD), follow redirects, pick
-//! routers at random among equals, send from temporary addresses.
+//! What a host on an Ethernet may do and this one does not: follow redirects, pick routers at random among equals, send from
+//! temporary addresses.
 
 mod addresses;
 mod dhcp;
 mod events;
 mod hear;
+mod mld;
 mod neighbours;
 mod queue;
 mod receive;
@@ -55,6 +56,7 @@ use crate::packet::ETHERNET;
 use addresses::{Addresses, Origin};
 use dhcp::{Client, Said};
 use events::Events;
+use mld::Listener;
 use neighbours::{Due, Neighbours, Way};
 use queue::Waiting;
 use slaac::Discovery;
@@ -82,6 +84,7 @@ pub struct Uplink {
     config: UplinkConfig,
     addresses: Addresses,
     neighbours: Neighbours,
+    listener: Listener,
     events: Events,
     /// Routers of the configuration.
     gateways: Vec<IpAddr>,
@@ -97,6 +100,7 @@ impl Uplink {
             port,
             addresses: Addresses::default(),
             neighbours: Neighbours::new(),
+            listener: Listener::new(secret),
             events: Events::default(),
             gateways: Vec::new(),
             dhcp: None,
@@ -202,16 +206,18 @@ impl Uplink {
 
     /// Does what is due: questions, announcements, leases, lifetimes.
     pub fn flush(&mut self, now: Instant, out: &mut dyn Out) {
+        // Groups first: who asks for an address listens at its group already.
+        if self.listener.deadline().is_some_and(|at| at <= now) {
+            let from = self.link_local();
+            let mut wire = wire(self.port, &self.config, out);
+            self.listener.flush(now, from, &mut wire);
+        }
         self.flush_dhcp(now, out);
         self.flush_discovery(now, out);
-        let (addresses, events) = (&mut self.addresses, &mut self.events);
-        if addresses.deadline().is_some_and(|at| at <= now) {
-            let mut wire = Wire {
-                port: self.port,
-                mac: self.config.mac,
-                out,
-            };
-            addresses.flush(now, &mut wire, events);
+        if self.addresses.deadline().is_some_and(|at| at <= now) {
+            let mut wire = wire(self.port, &self.config, out);
+            self.addresses.flush(now, &mut wire, &mut self.events);
+            self.listen(now);
         }
         if self.neighbours.deadline().is_some_and(|at| at <= now) {
             let routers: Vec<IpAddr> = self.routers().collect();
@@ -226,6 +232,7 @@ impl Uplink {
             self.dhcp.as_ref().and_then(|dhcp| dhcp.deadline()),
             self.discovery.as_ref().and_then(Discovery::deadline),
             self.addresses.deadline(),
+            self.listener.deadline(),
             self.neighbours.deadline(),
         ];
         times.into_iter().flatten().min()
@@ -242,7 +249,7 @@ impl Uplink {
     }
 
     /// The link has come up again, and may lead elsewhere: DHCP looks whether its lease is still good, routers are solicited,
-    /// our addresses are announced, and neighbours are asked before they are believed for long.
+    /// our addresses are announced, our groups reported, and neighbours are asked before they are believed for long.
     pub fn renew(&mut self, now: Instant) {
         if let Some(dhcp) = &mut self.dhcp {
             dhcp.confirm(now);
@@ -251,6 +258,7 @@ impl Uplink {
             discovery.solicit(now);
         }
         self.addresses.announce_again(now);
+        self.listener.report_again(now);
         self.neighbours.doubt(now);
     }
 
@@ -286,6 +294,7 @@ impl Uplink {
 
     fn add(&mut self, now: Instant, net: IpNet, origin: Origin) {
         self.addresses.add(now, net, origin, &mut self.events);
+        self.listen(now);
     }
 
     fn lease(&self) -> Option<&dhcp::Lease> {
@@ -298,11 +307,7 @@ impl Uplink {
 
     /// The way onto the link.
     fn wire<'a>(&self, out: &'a mut dyn Out) -> Wire<'a> {
-        Wire {
-            port: self.port,
-            mac: self.config.mac,
-            out,
-        }
+        wire(self.port, &self.config, out)
     }
 
     /// Sends the questions of `due`, and gives up what failed.
@@ -374,4 +379,10 @@ fn framed(packet: &[u8]) -> Vec<u8> {
     let mut buf = vec![0; HEADROOM + ETHERNET];
     buf.extend(packet);
     buf
+}
+
+/// The way onto the link of `port`.
+fn wire<'a>(port: PortId, config: &UplinkConfig, out: &'a mut dyn Out) -> Wire<'a> {
+    let mac = config.mac;
+    Wire { port, mac, out }
 }

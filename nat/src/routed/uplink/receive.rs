@@ -85,7 +85,11 @@ impl Uplink {
         }
         // What is to go on to others is not the link's own business.
         let local = packet.source_route.is_none();
-        if local && (self.leases(now, &packet, frame)? || self.discovers(now, &packet, frame, out)?) {
+        let taken = local
+            && (self.leases(now, &packet, frame)?
+                || self.discovers(now, &packet, frame, out)?
+                || self.queries(now, &packet, frame)?);
+        if taken {
             return Ok(Received::Done);
         }
         if self.addresses.has(packet.src) || !self.is_host(packet.src) {

@@ -1,10 +1,13 @@
-//! The frames that the gateway itself says on an uplink: ARP, and ICMPv6 of neighbour discovery.
+//! The frames that the gateway itself says on an uplink: ARP, and ICMPv6 of neighbour discovery and listener discovery.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use pontoon_switch::frame::HEADROOM;
 use pontoon_switch::{Frame, MacAddr, Offload, Out, PortId};
-use smoltcp::wire::{ArpOperation, ArpPacket, ArpRepr, EthernetProtocol, IpProtocol};
+use smoltcp::wire::{
+    ArpOperation, ArpPacket, ArpRepr, EthernetProtocol, Icmpv6Packet, IpProtocol, MldAddressRecordRepr,
+    MldRecordType, MldRepr,
+};
 
 use super::neighbours::Ask;
 use crate::link::ndp;
@@ -23,6 +26,16 @@ pub(super) const OVERRIDE: u8 = 0x20;
 pub(super) const ROUTER: u8 = 0x80;
 /// All routers of the link (RFC 4291 section 2.7.1).
 pub(super) const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
+/// All routers that follow MLD (RFC 3810 section 5.2.14).
+const ALL_LISTENING_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x16);
+/// Reports of version 1 that a group is listened to, and no longer (RFC 2710 section 3.1).
+const OLD_REPORT: u8 = 131;
+const OLD_DONE: u8 = 132;
+/// Bytes of a report of version 2 before its records, and of a record without sources (RFC 3810 section 5.2).
+const REPORT: usize = 8;
+const RECORD: usize = 20;
+/// Hop-by-hop options: ICMPv6 follows; a router alert for MLD (RFC 2711 section 2.1), and padding.
+const ALERT: [u8; 8] = [58, 0, 5, 2, 0, 0, 1, 0];
 
 /// The way onto the link.
 pub(super) struct Wire<'a> {
@@ -116,6 +129,33 @@ impl Wire<'_> {
         self.icmpv6(ndp::group_mac(ALL_ROUTERS), from, ALL_ROUTERS, &mut body);
     }
 
+    /// What is to be said of groups, in version 2 (RFC 3810 section 5.2); nothing is sent if that is nothing.
+    pub(super) fn report(&mut self, from: Ipv6Addr, records: &[(MldRecordType, Ipv6Addr)]) {
+        if records.is_empty() {
+            return;
+        }
+        let records = records
+            .iter()
+            .map(|&(kind, group)| MldAddressRecordRepr::new(kind, group));
+        let records: Vec<_> = records.collect();
+        let mut body = vec![0; REPORT + RECORD * records.len()];
+        MldRepr::ReportRecordReprs(&records).emit(&mut Icmpv6Packet::new_unchecked(&mut body[..]));
+        self.icmpv6_alerting(from, ALL_LISTENING_ROUTERS, &mut body);
+    }
+
+    /// That `group` is listened to, or no longer, in version 1 (RFC 2710 section 3).
+    pub(super) fn report_old(&mut self, from: Ipv6Addr, group: Ipv6Addr, joined: bool) {
+        let (kind, to) = if joined {
+            (OLD_REPORT, group)
+        } else {
+            (OLD_DONE, ALL_ROUTERS)
+        };
+        let mut body = [0; 24];
+        body[0] = kind;
+        body[8..].copy_from_slice(&group.octets());
+        self.icmpv6_alerting(from, to, &mut body);
+    }
+
     /// A neighbour solicitation: to `mac` alone if it is known, else to the target's group. Duplicate address detection has
     /// no source, and so no link-layer address either.
     fn solicit(&mut self, target: Ipv6Addr, mac: Option<MacAddr>, src: Ipv6Addr) {
@@ -141,6 +181,21 @@ impl Wire<'_> {
         ip.emit(&mut buf[HEADROOM + ETHERNET..end], body.len(), 0);
         buf[end - body.len()..end].copy_from_slice(body);
         self.send(&mut buf[..end], mac, EthernetProtocol::Ipv6);
+    }
+
+    /// Sends the ICMPv6 message `body`, its checksum to be filled in, to the group `to`, with hop limit 1 and a router alert as
+    /// MLD asks (RFC 3810 section 5).
+    fn icmpv6_alerting(&mut self, from: Ipv6Addr, to: Ipv6Addr, body: &mut [u8]) {
+        let whole = sum::whole(from.into(), to.into(), IpProtocol::Icmpv6, body);
+        body[2..4].copy_from_slice(&whole.to_be_bytes());
+        let mut ip = IpRepr::new(from.into(), to.into(), IpProtocol::HopByHop);
+        ip.hop_limit = 1;
+        let len = ALERT.len() + body.len();
+        let mut buf = vec![0; HEADROOM + ETHERNET + 40];
+        buf.extend(ALERT);
+        buf.extend_from_slice(body);
+        ip.emit(&mut buf[HEADROOM + ETHERNET..], len, 0);
+        self.send(&mut buf, ndp::group_mac(to), EthernetProtocol::Ipv6);
     }
 
     /// Sends what stands behind [`HEADROOM`] and the room for an Ethernet header in `buf`.

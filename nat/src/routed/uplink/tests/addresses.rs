@@ -40,10 +40,12 @@ fn fixed_addresses_are_used_at_once_and_announced_twice() {
         announcement("192.0.2.10"),
         unsolicited("2001:db8::10"),
         unsolicited(LOCAL),
+        // Their groups are one.
+        Said::Groups(vec![(4, ip("ff02::1:ff00:10"))]),
     ] {
         assert_eq!(said.iter().filter(|&s| *s == expected).count(), 2, "{expected:?}");
     }
-    assert_eq!(said.len(), 6);
+    assert_eq!(said.len(), 8);
     assert_eq!(site.uplink.deadline(), None);
     site.uplink.renew(site.now);
     site.run(SECOND * 60);

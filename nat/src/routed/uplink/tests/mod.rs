@@ -4,6 +4,7 @@
 
 mod addresses;
 mod dhcp;
+mod mld;
 mod neighbours;
 mod peer;
 mod receive;
@@ -69,6 +70,8 @@ pub(super) enum Said {
     Routers {
         src: IpAddr,
     },
+    /// Of groups: the types of the records, or of the message in version 1.
+    Groups(Vec<(u8, IpAddr)>),
     Ip {
         to: MacAddr,
         dst: IpAddr,
@@ -137,6 +140,35 @@ pub(super) fn read(frame: &[u8]) -> Said {
             }
             _ => panic!("a host says no {kind}"),
         };
+    }
+    if let (Payload::Icmp { kind, rest, body, .. }, true) = (&packet.payload, packet.src.is_ipv6())
+        && matches!(kind, 131 | 132 | 143)
+    {
+        // RFC 3810 section 5: hop limit, source and router alert.
+        assert_eq!((packet.ttl, packet.src), (1, ip(LOCAL)));
+        assert_eq!(frame[14 + 6], 0, "hop-by-hop options");
+        assert_eq!(frame[54..62], [58, 0, 5, 2, 0, 0, 1, 0]);
+        let records: Vec<(u8, IpAddr)> = if *kind == 143 {
+            assert_eq!(body.len(), 20 * usize::from(rest[3]), "its records");
+            let record = |r: &[u8]| {
+                assert_eq!(r[1..4], [0; 3], "no data, no sources");
+                (r[0], v6(&r[4..]))
+            };
+            body.chunks(20).map(record).collect()
+        } else {
+            assert_eq!((*rest, body.len()), ([0; 4], 16));
+            vec![(*kind, v6(body))]
+        };
+        let dst = match kind {
+            143 => ip("ff02::16"),
+            132 => ip("ff02::2"),
+            _ => records[0].1,
+        };
+        assert_eq!(packet.dst, dst);
+        let IpAddr::V6(dst) = dst else { unreachable!() };
+        let [.., a, b, c, d] = dst.octets();
+        assert_eq!(to.0, [0x33, 0x33, a, b, c, d]);
+        return Said::Groups(records);
     }
     Said::Ip {
         to,

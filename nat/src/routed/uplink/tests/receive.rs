@@ -181,7 +181,13 @@ fn frames() -> impl Strategy<Value = Vec<u8>> {
             .macs(ROUTER, MacAddr::BROADCAST)
             .udp(67, 68, &body)
     });
-    prop_oneof![bytes(), nd, arp, dhcp]
+    let mld = (bytes(), any::<bool>()).prop_map(|(body, alert)| {
+        let between = Between::v6("fe80::1", "ff02::1").macs(ROUTER, OURS).ttl(1);
+        let icmp = between.icmp(130, 0, [0, 1, 0, 0], &[&[0; 16][..], &body].concat());
+        let options = [58, 0, 5, if alert { 2 } else { 3 }, 0, 0, 1, 0];
+        between.ip(0, &[&options[..], &icmp[54..]].concat())
+    });
+    prop_oneof![bytes(), nd, arp, dhcp, mld]
 }
 
 proptest! {
@@ -211,6 +217,7 @@ proptest! {
             prop_assert!(known <= KNOWN.get() && asked <= ASKED.get() && timers <= known + asked);
             prop_assert!(frames <= ALL && bytes <= ALL_BYTES);
             prop_assert!(site.uplink.status().addresses.len() <= 12);
+            prop_assert!(site.uplink.listener.held() <= 12);
             site.uplink.status();
         }
         // Time settles everything.
