@@ -42,6 +42,7 @@ mod addresses;
 mod conntrack;
 mod errors;
 mod failures;
+mod groups;
 mod kinds;
 mod odd;
 mod out;
