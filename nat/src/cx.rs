@@ -83,7 +83,7 @@ impl<H> Cx<'_, H> {
     /// packet waits for the answer.
     ///
     /// # Errors
-    /// [`DropReason::NoNeighbour`], already counted, if too much waits already.
+    /// [`DropReason::NoNeighbour`], already counted, if too much waits for others already.
     pub fn transmit(&mut self, ip: &IpRepr, len: usize, offload: Offload) -> Result<(), DropReason> {
         let known = self.neighbours.lookup(ip.dst);
         let at = Self::payload_offset(ip.dst);
@@ -96,11 +96,10 @@ impl<H> Cx<'_, H> {
         let frame = &self.buf[start - ETHERNET..at + len];
         let kept = self.neighbours.keep(self.now, ip.dst, frame, offload);
         crate::link::solicit(self, ip.dst);
-        if kept {
-            return Ok(());
+        for _ in 0..kept.unwrap_or(1) {
+            self.out.drop(None, DropReason::NoNeighbour);
         }
-        self.out.drop(None, DropReason::NoNeighbour);
-        Err(DropReason::NoNeighbour)
+        kept.map(|_| ()).ok_or(DropReason::NoNeighbour)
     }
 
     /// Sends the `len` transport bytes that stand at [`Cx::payload`] to `mac`.

@@ -1,6 +1,6 @@
 //! ARP for IPv4 over Ethernet (RFC 826), with the rules of RFC 5227 on probes and announcements.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use pontoon_switch::frame::HEADROOM;
 use pontoon_switch::{DropReason, Frame, MacAddr, Offload, PortId};
@@ -82,12 +82,6 @@ pub(super) fn request<H>(cx: &mut Cx<'_, H>, addr: Ipv4Addr) {
     let Some(subnet) = cx.config.subnet4 else {
         return;
     };
-    if subnet.is_gateway(addr)
-        || !cx.config.on_link(addr.into())
-        || !cx.neighbours.may_ask(cx.now, IpAddr::V4(addr))
-    {
-        return;
-    }
     let mut buf = [0; HEADROOM + ETHERNET + ARP];
     let frame = &mut buf[HEADROOM..];
     frame[..6].copy_from_slice(&MacAddr::BROADCAST.0);

@@ -26,6 +26,7 @@ use smoltcp::wire::{EthernetProtocol, Icmpv6Packet, IpProtocol};
 
 pub use dhcp::Lease;
 pub use neighbours::{Heard, Neighbours};
+pub(crate) use waiting::Due;
 
 use crate::config::Config;
 use crate::cx::Cx;
@@ -127,6 +128,25 @@ impl Link {
 
 /// Asks who has `addr`, at most once a second for each. What stands in [`Cx::buf`] is left alone.
 pub fn solicit<H>(cx: &mut Cx<'_, H>, addr: IpAddr) {
+    if is_on_link(cx.config, addr) && cx.neighbours.may_ask(cx.now, addr) {
+        ask(cx, addr);
+    }
+}
+
+/// Asks who has `addr` once more, for those that wait for it ([`Due::Ask`]).
+pub(crate) fn solicit_again<H>(cx: &mut Cx<'_, H>, addr: IpAddr) {
+    if is_on_link(cx.config, addr) {
+        ask(cx, addr);
+    }
+}
+
+/// True if a neighbour may have `addr`: nobody is asked for others.
+fn is_on_link(config: &Config, addr: IpAddr) -> bool {
+    let local = matches!(addr, IpAddr::V6(a) if a.is_unicast_link_local() && config.subnet6.is_some());
+    (local || config.on_link(addr)) && !config.is_gateway(addr)
+}
+
+fn ask<H>(cx: &mut Cx<'_, H>, addr: IpAddr) {
     match addr {
         IpAddr::V4(a) => arp::request(cx, a),
         IpAddr::V6(a) => ndp::request(cx, a),

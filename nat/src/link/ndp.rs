@@ -1,7 +1,7 @@
 //! Neighbour discovery for IPv6 (RFC 4861): solicitations for the gateway's addresses, and what they and the
 //! advertisements tell of neighbours.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::Ipv6Addr;
 
 use pontoon_switch::{DropReason, MacAddr};
 use smoltcp::wire::IpProtocol;
@@ -151,12 +151,7 @@ pub(super) fn request<H>(cx: &mut Cx<'_, H>, addr: Ipv6Addr) {
     let Some(subnet) = cx.config.subnet6 else {
         return;
     };
-    let local = addr.is_unicast_link_local();
-    let on_link = local || cx.config.on_link(addr.into());
-    if !on_link || cx.config.is_gateway(addr.into()) || !cx.neighbours.may_ask(cx.now, IpAddr::V6(addr)) {
-        return;
-    }
-    let src = if local {
+    let src = if addr.is_unicast_link_local() {
         cx.config.link_local6()
     } else {
         subnet.gateway

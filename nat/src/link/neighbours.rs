@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use lru::LruCache;
 use pontoon_switch::{Frame, Instant, MacAddr, Offload};
 
-use super::waiting::{Kept, Waiting};
+use super::waiting::{Due, Waiting};
 use crate::config::Config;
 
 /// Learned entries at most.
@@ -174,11 +174,7 @@ impl Neighbours {
 
     /// True if `addr` may be asked for now; notes the question.
     pub(super) fn may_ask(&mut self, now: Instant, addr: IpAddr) -> bool {
-        if self
-            .asked
-            .peek(&addr)
-            .is_some_and(|&last| now.since(last) < ASK_AGAIN)
-        {
+        if self.asked_lately(now, addr) {
             return false;
         }
         if self.asked.len() >= ASKED
@@ -194,9 +190,22 @@ impl Neighbours {
         true
     }
 
-    /// Keeps `frame`, an Ethernet frame whose destination is to be filled in, until `addr` is learned. False if too much
-    /// waits already.
-    pub(crate) fn keep(&mut self, now: Instant, addr: IpAddr, frame: &[u8], offload: Offload) -> bool {
+    /// True if the last question for `addr` has not had its time.
+    fn asked_lately(&self, now: Instant, addr: IpAddr) -> bool {
+        let last = self.asked.peek(&addr);
+        last.is_some_and(|&last| now.since(last) < ASK_AGAIN)
+    }
+
+    /// Keeps `frame`, an Ethernet frame whose destination is to be filled in, until `addr` is learned; how many older ones for
+    /// it gave way, which are to be counted. None if too much waits for others. The caller asks who has `addr`
+    /// ([`super::solicit`]).
+    pub(crate) fn keep(
+        &mut self,
+        now: Instant,
+        addr: IpAddr,
+        frame: &[u8],
+        offload: Offload,
+    ) -> Option<usize> {
         self.waiting.keep(now, addr, frame, offload)
     }
 
@@ -218,9 +227,23 @@ impl Neighbours {
         }
     }
 
-    /// Gives back one of the packets that have waited in vain.
-    pub(crate) fn give_up(&mut self, now: Instant) -> Option<Kept> {
-        self.waiting.give_up(now)
+    /// The next thing to be done for packets that wait. Questions are noted, and left out where somebody else has just asked
+    /// the same. Those here need no leave of [`Neighbours::may_ask`]: there are no more of them than addresses that packets
+    /// wait for.
+    pub(crate) fn due(&mut self, now: Instant) -> Option<Due> {
+        loop {
+            let due = self.waiting.due(now)?;
+            if let Due::Ask(addr) = due {
+                if self.asked_lately(now, addr) {
+                    continue;
+                }
+                if self.asked.len() >= ASKED && !self.asked.contains(&addr) {
+                    self.asked.pop_lru();
+                }
+                self.asked.push(addr, now);
+            }
+            return Some(due);
+        }
     }
 
     /// When [`Neighbours::expire`] has something to do.
@@ -228,7 +251,7 @@ impl Neighbours {
         self.learned.peek_lru().map(|(_, e)| e.heard + AGE)
     }
 
-    /// When [`Neighbours::give_up`] has: whoever sent the packet should not wait much longer.
+    /// When there is something to do for packets that wait: to ask again, or to tell who sent them.
     pub fn waiting_until(&self) -> Option<Instant> {
         self.waiting.deadline()
     }

@@ -1,3 +1,5 @@
+mod asking;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 

@@ -339,7 +339,7 @@ fn send<H>(links: &mut Links, cx: &mut Cx<'_, H>, exit: Exit, frame: &mut Frame<
             }
             let kept = cx.neighbours.keep(cx.now, exit.hop, frame.bytes(), frame.offload);
             crate::link::solicit(cx, exit.hop);
-            if !kept {
+            for _ in 0..kept.unwrap_or(1) {
                 cx.out.drop(None, DropReason::NoNeighbour);
             }
         }

@@ -1,5 +1,6 @@
 //! Published ports.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use pontoon_fixtures::packet::{Between, Tcp, flags};
@@ -236,9 +237,9 @@ fn who_is_led_to_a_container_that_does_not_answer_is_told_of_what_he_sent() {
         let sent = World::far(far, own).udp(7, 9, b"hello");
         w.link(WORLD, sent.clone());
         w.lan(B, World::from(B, own).udp(8, 9, b"hello"));
-        w.inside_offloaded();
         w.pass(Duration::from_millis(2900));
         assert!(w.outside().is_empty(), "there is still hope");
+        w.inside_offloaded();
         w.pass(Duration::from_millis(200));
         let (src, kind, code, _, body) = icmp(&w.one_outside());
         assert_eq!((src, (kind, code)), (ip(own), unreachable));
@@ -253,6 +254,56 @@ fn who_is_led_to_a_container_that_does_not_answer_is_told_of_what_he_sent() {
     }
     // RFC 5508 REQ-6: as any error it ends nothing.
     assert_eq!(w.flows().len(), 4);
+}
+
+#[test]
+fn what_waits_for_a_container_has_it_asked_for_until_it_answers() {
+    let mut w = World::plain();
+    w.publish(Transport::Udp, "0.0.0.0:9", A, "10.0.2.150:99");
+    w.publish(Transport::Udp, "[::]:9", A, "[fd00:2::150]:99");
+    let late = mac(A);
+    // Router advertisements aside.
+    let inside = |w: &mut World| -> Vec<Vec<u8>> {
+        let frames = w.inside_offloaded().into_iter().map(|(f, _)| f);
+        frames.filter(|f| f[..6] != [0x33, 0x33, 0, 0, 0, 1]).collect()
+    };
+    for (far, own, address) in [(FAR, OWN, "10.0.2.150"), (FAR6, OWN6, "fd00:2::150")] {
+        let answer = if ip(own).is_ipv4() {
+            Between::v4(address, "10.0.2.2").macs(late, GATEWAY).arp_request()
+        } else {
+            let IpAddr::V6(target) = ip(address) else {
+                unreachable!()
+            };
+            let body = [&target.octets()[..], &[2, 1], &late.0].concat();
+            let between = Between::v6(address, "fd00:2::2").macs(late, GATEWAY).ttl(255);
+            between.icmp(136, 0, [0x60, 0, 0, 0], &body)
+        };
+        // Nine packets: eight may wait, and the latest do.
+        for number in 0..9u8 {
+            w.link(WORLD, World::far(far, own).udp(7, 9, &[number]));
+        }
+        assert_eq!(inside(&mut w).len(), 1, "one question");
+        assert_eq!(
+            w.dropped(DropReason::NoNeighbour),
+            if ip(own).is_ipv4() { 1 } else { 2 }
+        );
+        for until_then in [990, 980] {
+            w.pass(Duration::from_millis(until_then));
+            assert!(inside(&mut w).is_empty(), "not within a second");
+            w.pass(Duration::from_millis(20));
+            assert_eq!(inside(&mut w).len(), 1, "one more");
+        }
+        w.pass(Duration::from_millis(900));
+        w.lan(A, answer);
+        let mut came = inside(&mut w);
+        // The gateway's own answer aside.
+        came.retain(|f| f[12..14] != [8, 6]);
+        let data: Vec<u8> = came.iter().filter_map(|f| f.last().copied()).collect();
+        assert!(came.iter().all(|f| f[..6] == late.0));
+        assert_eq!(data, [1, 2, 3, 4, 5, 6, 7, 8]);
+        w.pass(Duration::from_secs(10));
+        assert!(inside(&mut w).is_empty() && w.outside().is_empty());
+    }
 }
 
 #[test]
