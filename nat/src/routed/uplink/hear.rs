@@ -230,7 +230,7 @@ impl Uplink {
 
     /// Somebody at `mac` uses `addr` or is about to. True if it is, or was, ours.
     fn claimed(&mut self, now: Instant, addr: IpAddr, mac: MacAddr, out: &mut dyn Out) -> bool {
-        let mut wire = super::wire(self.port, &self.config, &mut *out);
+        let mut wire = wire::Wire::new(self.port, self.config.mac, &mut *out);
         match self
             .addresses
             .claimed(now, addr, mac, &mut wire, &mut self.events)

@@ -209,13 +209,13 @@ impl Uplink {
         // Groups first: who asks for an address listens at its group already.
         if self.listener.deadline().is_some_and(|at| at <= now) {
             let from = self.link_local();
-            let mut wire = wire(self.port, &self.config, out);
+            let mut wire = Wire::new(self.port, self.config.mac, out);
             self.listener.flush(now, from, &mut wire);
         }
         self.flush_dhcp(now, out);
         self.flush_discovery(now, out);
         if self.addresses.deadline().is_some_and(|at| at <= now) {
-            let mut wire = wire(self.port, &self.config, out);
+            let mut wire = Wire::new(self.port, self.config.mac, out);
             self.addresses.flush(now, &mut wire, &mut self.events);
             self.listen(now);
         }
@@ -307,7 +307,7 @@ impl Uplink {
 
     /// The way onto the link.
     fn wire<'a>(&self, out: &'a mut dyn Out) -> Wire<'a> {
-        wire(self.port, &self.config, out)
+        Wire::new(self.port, self.config.mac, out)
     }
 
     /// Sends the questions of `due`, and gives up what failed.
@@ -379,10 +379,4 @@ fn framed(packet: &[u8]) -> Vec<u8> {
     let mut buf = vec![0; HEADROOM + ETHERNET];
     buf.extend(packet);
     buf
-}
-
-/// The way onto the link of `port`.
-fn wire<'a>(port: PortId, config: &UplinkConfig, out: &'a mut dyn Out) -> Wire<'a> {
-    let mac = config.mac;
-    Wire { port, mac, out }
 }

@@ -40,14 +40,19 @@ const ALERT: [u8; 8] = [58, 0, 5, 2, 0, 0, 1, 0];
 /// The way onto the link.
 pub(super) struct Wire<'a> {
     /// The uplink's port.
-    pub(super) port: PortId,
+    port: PortId,
     /// The gateway's Ethernet address there.
-    pub(super) mac: MacAddr,
+    mac: MacAddr,
     /// The door.
-    pub(super) out: &'a mut dyn Out,
+    out: &'a mut dyn Out,
 }
 
-impl Wire<'_> {
+impl<'a> Wire<'a> {
+    /// The way onto the link of `port`, from `mac`.
+    pub(super) fn new(port: PortId, mac: MacAddr, out: &'a mut dyn Out) -> Self {
+        Self { port, mac, out }
+    }
+
     /// Asks who has what `ask` says. `sender` is an address of our own of that version: unspecified if there is none.
     pub(super) fn ask(&mut self, ask: Ask, sender: IpAddr) {
         match (ask.target, sender) {
