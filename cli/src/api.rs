@@ -58,7 +58,7 @@ mod uplink;
 pub(crate) use reach::{
     Action, LinkInfo, LinkRequest, LinkSpec, RuleInfo, RuleRequest, WireEnd, WireInfo, WireRequest,
 };
-pub(crate) use uplink::{EgressKind, RouteInfo, RouteRequest, UplinkInfo, UplinkSpec};
+pub(crate) use uplink::{AddressSource, EgressKind, RouteInfo, RouteRequest, UplinkInfo, UplinkSpec};
 
 /// Who answers.
 #[derive(Clone, Debug, Serialize, Deserialize)]

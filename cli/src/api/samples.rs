@@ -268,6 +268,7 @@ pub(crate) fn uplink() -> UplinkInfo {
         error: None,
         mtu: Some(1500),
         addresses: parsed(&["203.0.113.9/24", "2001:db8::9/64"]),
+        awaits: Vec::new(),
         gateways: parsed(&["203.0.113.1", "fe80::1"]),
         resolvers: parsed(&["203.0.113.53"]),
     }

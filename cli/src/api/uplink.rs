@@ -1,5 +1,6 @@
 //! The way of a network to the world and to other networks: uplinks and routes.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -45,6 +46,26 @@ pub(crate) struct UplinkSpec {
     pub(crate) gateways: Vec<IpAddr>,
 }
 
+/// Who gives addresses on a link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum AddressSource {
+    /// A DHCP server, those of IPv4.
+    Dhcp,
+    /// Router advertisements, those of IPv6.
+    Slaac,
+}
+
+impl fmt::Display for AddressSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Dhcp => "DHCP",
+            Self::Slaac => "router advertisements",
+        })
+    }
+}
+
 /// A link of the gateway's own as it is now.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -64,6 +85,8 @@ pub(crate) struct UplinkInfo {
     /// The gateway's addresses on it with their prefix lengths.
     #[cfg_attr(test, schemars(with = "Vec<schema::Net>"))]
     pub(crate) addresses: Vec<IpNet>,
+    /// By what it is to be given further ones, and has not been yet.
+    pub(crate) awaits: Vec<AddressSource>,
     /// The routers on it.
     pub(crate) gateways: Vec<IpAddr>,
     /// The name servers that DHCP and router advertisements tell.

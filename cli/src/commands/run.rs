@@ -77,10 +77,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
         (container, attached, front, None)
     };
     // What the command sends at once is to have a way.
-    let early = match &started {
-        Some(_) => uplink::addressed(args, &attached, &front, &signals),
-        None => Vec::new(),
-    };
+    let early = uplink::addressed(&attached.networks, &front, &signals);
     let terminal = terminal();
     let go = ToInit::Go(Box::new(identity(args, &attached, terminal)));
     if let Err(e) = container.tell(&go) {

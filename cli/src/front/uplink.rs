@@ -16,26 +16,26 @@
 //! finish  under the lock   the packet process takes it, if the network still waits for this try
 //! ```
 
-use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use ipnet::IpNet;
-use pontoon_nat::routed::{UplinkConfig, UplinkStatus};
+use pontoon_nat::routed::UplinkConfig;
 use pontoon_switch::MacAddr;
 
-use super::judge::overlaps;
-use super::network::{Network, Taken, unexpected};
+use super::network::{Network, unexpected};
 use super::patches::switch_of;
 use super::place::Place;
 use super::plan::Uplink;
 use super::registry::{Container, Front};
-use super::trial::{Awaited, Built, End, Trial, Try, place_of};
-use crate::api::UplinkInfo;
+use super::trial::{Built, End, Trial, Try, place_of};
 use crate::args::{LinkTo, Netns};
 use crate::attach::{Helper, Task};
 use crate::packet::protocol::{Command, Reply, UplinkSettings};
+
+mod live;
+
+pub(super) use live::Live;
 
 /// How long a link that is not there is left alone before the next try.
 const REST: Duration = Duration::from_secs(2);
@@ -43,95 +43,6 @@ const REST: Duration = Duration::from_secs(2);
 /// The same for one that has just been lost, and where a try failed for the first time: what took it away may put it back at once,
 /// and what an earlier packet process had may take a moment to go.
 const MOMENT: Duration = Duration::from_millis(200);
-
-/// A network's uplink as it is.
-#[derive(Debug, Default)]
-pub(super) struct Live {
-    /// Its number at the packet process; none while it is not there.
-    port: Option<u32>,
-    /// The gateway's MAC address and MTU on it, once known.
-    mac: Option<MacAddr>,
-    mtu: Option<u16>,
-    /// What the packet process last said of it.
-    status: Option<UplinkStatus>,
-    /// Why it is not there.
-    error: Option<String>,
-    /// When to try again.
-    due: Option<Instant>,
-    /// The try that is on its way.
-    trying: Awaited,
-    /// The port on another network's switch.
-    pub(super) far: Option<u32>,
-    /// The addresses there.
-    pub(super) taken: Option<Taken>,
-}
-
-impl Live {
-    /// The packet process has begun anew, without it.
-    pub(super) fn forget_port(&mut self) {
-        self.port = None;
-        self.status = None;
-    }
-
-    /// All that is known of it.
-    pub(super) fn info(&self, plan: &Uplink) -> UplinkInfo {
-        let status = self.status.clone().filter(|_| self.port.is_some());
-        UplinkInfo {
-            link: plan.link.clone(),
-            mac: plan.mac.or(self.mac),
-            up: self.port.is_some(),
-            error: self.error.clone(),
-            mtu: self.mtu.filter(|_| self.port.is_some()),
-            addresses: match &status {
-                Some(status) => status.addresses.clone(),
-                None => plan.fixed(),
-            },
-            gateways: match &status {
-                Some(status) => status.gateways.clone(),
-                None => plan.fixed_gateways(),
-            },
-            resolvers: status.map_or_else(Vec::new, |s| s.resolvers),
-        }
-    }
-
-    /// The gateway's addresses on it with their prefixes, as far as they are known.
-    pub(super) fn addresses(&self, plan: &Uplink) -> Vec<IpNet> {
-        self.info(plan).addresses
-    }
-}
-
-impl Network {
-    /// The gateway's addresses on its uplink with their prefixes, as far as they are known.
-    pub(super) fn uplink_addresses(&self) -> Vec<IpNet> {
-        let uplink = self.plan.uplink.as_ref();
-        uplink.map_or_else(Vec::new, |uplink| self.live.addresses(uplink))
-    }
-
-    /// As [`Network::uplink_addresses`], those that ports can be published at: link-local ones of IPv6 are the routers' business.
-    pub(super) fn published_at(&self) -> Vec<IpAddr> {
-        let link_local = |a: &IpAddr| matches!(a, IpAddr::V6(a) if a.is_unicast_link_local());
-        let all = self.uplink_addresses().into_iter().map(|net| net.addr());
-        all.filter(|a| !link_local(a)).collect()
-    }
-
-    /// All that is known of its uplink, which is to be as `uplink` has it.
-    pub(super) fn uplink_info(&self, uplink: &Uplink) -> UplinkInfo {
-        let mut info = self.live.info(uplink);
-        if self.packet_fd().is_none() {
-            info.up = false;
-            info.error = Some("the network's packet process is being started anew".to_owned());
-        } else if !info.up {
-            info.error
-                .get_or_insert_with(|| "it is being made anew".to_owned());
-        } else if let Some((given, own)) = clash(&info.addresses, self.plan.subnets.iter().map(|s| s.net)) {
-            info.error = Some(format!(
-                "it was given {given}, whose network overlaps the network's own subnet {own}, so nobody can say where an address \
-                 is: make the network with another --subnet"
-            ));
-        }
-        info
-    }
-}
 
 impl Front {
     /// Makes the uplink of a network, if it is to have one, and has the packet process take it: for somebody who waits for it.
@@ -432,35 +343,6 @@ impl Front {
         let names: Vec<String> = self.containers.get(container).map(on).unwrap_or_default();
         for name in names {
             self.look_at_uplink(&name);
-        }
-    }
-}
-
-/// An address that a link has given and a subnet of the network's own which overlap, if any do.
-fn clash(given: &[IpNet], own: impl Iterator<Item = IpNet> + Clone) -> Option<(IpNet, IpNet)> {
-    given.iter().find_map(|&address| {
-        let subnet = own.clone().find(|subnet| overlaps(subnet, &address.trunc()))?;
-        Some((address, subnet))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_link_gives_is_held_against_the_networks_own_subnets() {
-        let nets = |all: &[&str]| -> Vec<IpNet> { all.iter().map(|n| n.parse().expect(n)).collect() };
-        let own = nets(&["10.30.0.0/24", "fd30::/64"]);
-        let clash = |given: &[&str]| clash(&nets(given), own.iter().copied());
-        assert_eq!(clash(&["192.0.2.9/24", "fe80::9/64", "2001:db8::9/64"]), None);
-        for (given, own) in [
-            ("10.30.0.9/28", "10.30.0.0/24"),
-            ("10.99.0.9/8", "10.30.0.0/24"),
-            ("fd30::9/64", "fd30::/64"),
-        ] {
-            let wanted = nets(&[given, own]);
-            assert_eq!(clash(&["192.0.2.9/24", given]), Some((wanted[0], wanted[1])));
         }
     }
 }

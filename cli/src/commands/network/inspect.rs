@@ -14,7 +14,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::each;
-use crate::api::{EndpointInfo, NetworkInfo, SubnetInfo, UplinkInfo};
+use crate::api::{AddressSource, EndpointInfo, NetworkInfo, SubnetInfo, UplinkInfo};
 use crate::args::InspectArgs;
 use crate::client;
 use crate::output;
@@ -73,6 +73,8 @@ struct InspectedUplink {
     #[serde(rename = "MTU", skip_serializing_if = "Option::is_none")]
     mtu: Option<u16>,
     addresses: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    awaits: Vec<AddressSource>,
     gateways: Vec<IpAddr>,
     resolvers: Vec<IpAddr>,
 }
@@ -86,6 +88,7 @@ impl InspectedUplink {
             error,
             mtu,
             addresses,
+            awaits,
             gateways,
             resolvers,
         } = uplink;
@@ -96,6 +99,7 @@ impl InspectedUplink {
             mac_address: mac.map(|mac| mac.to_string()),
             mtu: *mtu,
             addresses: addresses.iter().map(ToString::to_string).collect(),
+            awaits: awaits.clone(),
             gateways: gateways.clone(),
             resolvers: resolvers.clone(),
         }

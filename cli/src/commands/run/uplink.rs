@@ -1,28 +1,28 @@
-//! The private network's uplink: what it is to be, and the wait for the addresses that others give it.
+//! The private network's uplink as it is to be, and the wait for the addresses that others give to an uplink.
 //!
 //! A lease takes a moment longer than everything else. A command that began before would be told that the world is unreachable, and
-//! many try once only.
+//! many try once only. So whatever network a container is on, its command begins once the network's uplink has an address of each
+//! IP version that it is to have; one that is a port of another network's switch, once that network's uplink has. An uplink that
+//! had its addresses when the network was asked for costs nothing.
 
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use ipnet::IpNet;
 use pontoon_switch::sys::process::{Received, Signals};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 
-use crate::api::{NetworkInfo, UplinkInfo, UplinkSpec};
+use crate::api::{NetworkInfo, UplinkInfo};
 use crate::args::RunArgs;
 use crate::client::Front;
-use crate::front::Attached;
 use crate::front::plan::{Tuning, Uplink};
 use crate::routes::Call;
 
-/// How long the command waits for an address. A server that is there answers within two seconds; one that has missed the first question
+/// How long the command waits for addresses. A server that is there answers within two seconds; one that has missed the first question
 /// is asked again after five.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How often it is looked for.
+/// How often they are looked for.
 const LOOK: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 50_000_000,
@@ -43,37 +43,21 @@ pub(super) fn plan(args: &RunArgs, name: &str) -> Result<Option<Uplink>> {
     Uplink::of(&spec, name, tuning, uid).map(Some)
 }
 
-/// Waits until it has an address of each IP version that it is to have, and says what is amiss if it has not in time: the command is
-/// run all the same, as the address may yet come. Gives the signals that have come meanwhile; the first ends the wait, as does a
-/// network that has ended, which is found out later.
-pub(super) fn addressed(
-    args: &RunArgs,
-    attached: &Attached,
-    front: &Front,
-    signals: &Signals,
-) -> Vec<Received> {
-    let (Ok(Some(spec)), [network]) = (args.uplink.spec(), attached.networks.as_slice()) else {
-        return Vec::new();
-    };
+/// Waits until the uplinks of these networks of `front` have the addresses that they are to be given, and says what is amiss with
+/// those that have not in time, or do not work: the command is run all the same, as that may yet change. Gives the signals that have
+/// come meanwhile; the first ends the wait. A network that has ended is not waited for, and is found out later.
+pub(super) fn addressed(networks: &[NetworkInfo], front: &Front, signals: &Signals) -> Vec<Received> {
     let end = Instant::now() + PATIENCE;
-    let mut now = network.uplink.clone();
+    let mut awaited = with_outer(networks, front);
     loop {
-        let missing = missing(&spec, now.as_ref());
-        let error = now.as_ref().and_then(|uplink| uplink.error.as_ref());
-        if let Some(error) = error {
-            eprintln!("pontoon: the uplink {} does not work: {error}", spec.link);
-        }
-        if error.is_some() || missing.is_empty() {
+        awaited.retain(is_awaited);
+        if awaited.is_empty() {
             return Vec::new();
         }
         if Instant::now() > end {
-            eprintln!(
-                "pontoon: the uplink {} has been given no address by {} for {} s: the command begins without; see to the server on \
-                 that link, or give an address by --uplink-address",
-                spec.link,
-                missing.join(" nor by "),
-                PATIENCE.as_secs()
-            );
+            for (network, uplink) in awaited.iter().filter_map(|n| Some((&n.name, n.uplink.as_ref()?))) {
+                eprintln!("pontoon: {}", given_up(network, uplink));
+            }
             return Vec::new();
         }
         // Whatever fails here is found by what comes next.
@@ -89,69 +73,91 @@ pub(super) fn addressed(
         if !early.is_empty() {
             return early;
         }
-        let call = Call::Network {
-            network: network.name.clone(),
-        };
-        now = match front.ask::<NetworkInfo>(&call) {
-            Ok(network) => network.uplink,
-            Err(_) => return Vec::new(),
-        };
+        awaited = awaited.iter().filter_map(|n| ask(front, &n.name)).collect();
     }
 }
 
-/// By what it is to have addresses that it does not have.
-fn missing(spec: &UplinkSpec, now: Option<&UplinkInfo>) -> Vec<&'static str> {
-    // One that is of the link alone leads nowhere.
-    let counts = |net: &IpNet, v4: bool| match net {
-        IpNet::V4(_) => v4,
-        IpNet::V6(net) => !v4 && !net.addr().is_unicast_link_local(),
+/// These networks, and those that their uplinks are ports of, as far as they lead.
+fn with_outer(networks: &[NetworkInfo], front: &Front) -> Vec<NetworkInfo> {
+    let mut all = networks.to_vec();
+    let mut at = 0;
+    while let Some(network) = all.get(at) {
+        at += 1;
+        let outer = network.uplink.as_ref().and_then(|uplink| uplink.link.switch());
+        if let Some(outer) = outer
+            && !all.iter().any(|n| n.name == outer)
+            && let Some(outer) = ask(front, outer)
+        {
+            all.push(outer);
+        }
+    }
+    all
+}
+
+/// A network of that name, unless it has ended.
+pub(super) fn ask(front: &Front, network: &str) -> Option<NetworkInfo> {
+    let network = network.to_owned();
+    front.ask(&Call::Network { network }).ok()
+}
+
+/// Whether a network's uplink is to be waited for. Of one that does not work it is said why.
+fn is_awaited(network: &NetworkInfo) -> bool {
+    let Some(uplink) = &network.uplink else {
+        return false;
     };
-    let has = |v4: bool| now.is_some_and(|uplink| uplink.addresses.iter().any(|net| counts(net, v4)));
-    let four = spec.address.is_some() || spec.address6.is_none();
-    let mut missing = Vec::new();
-    if four && !has(true) {
-        missing.push("DHCP");
+    if let Some(error) = &uplink.error {
+        let (link, name) = (&uplink.link, &network.name);
+        eprintln!("pontoon: the uplink {link} of network {name} does not work: {error}");
+        return false;
     }
-    if spec.address6.is_some() && !has(false) {
-        missing.push("router advertisements");
-    }
-    missing
+    !uplink.awaits.is_empty()
+}
+
+/// What is said of an uplink that has been waited for in vain.
+fn given_up(network: &str, uplink: &UplinkInfo) -> String {
+    let sources: Vec<String> = uplink.awaits.iter().map(ToString::to_string).collect();
+    format!(
+        "the uplink {} of network {network} has been given no address by {}, which was waited for during {} s: the command begins \
+         without; see to the server on that link, or give an address by --uplink-address",
+        uplink.link,
+        sources.join(" nor by "),
+        PATIENCE.as_secs()
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::{AddressSource, samples};
 
     #[test]
-    fn each_ip_version_that_is_wanted_is_waited_for() {
-        let uplink = |addresses: &[&str]| UplinkInfo {
-            link: "tap:t".parse().expect("a link"),
-            mac: None,
-            up: true,
-            error: None,
-            mtu: None,
-            addresses: addresses.iter().map(|a| a.parse().expect("a net")).collect(),
-            gateways: Vec::new(),
-            resolvers: Vec::new(),
+    fn an_uplink_is_awaited_while_it_works_and_lacks_an_address() {
+        let mut network = samples::network();
+        assert!(!is_awaited(&network), "it has all");
+        let uplink = |network: &mut NetworkInfo, awaits: &[AddressSource], error: Option<&str>| {
+            let uplink = network.uplink.as_mut().expect("an uplink");
+            uplink.awaits = awaits.to_vec();
+            uplink.error = error.map(ToOwned::to_owned);
         };
-        let spec = |json: &str| -> UplinkSpec { serde_json::from_str(json).expect(json) };
-        let (four, six) = ("192.0.2.9/24", "2001:db8::9/64");
-        let plain = spec(r#"{"link": "tap:t"}"#);
-        assert_eq!(missing(&plain, None), ["DHCP"]);
-        assert_eq!(missing(&plain, Some(&uplink(&[six]))), ["DHCP"]);
-        assert!(missing(&plain, Some(&uplink(&[four]))).is_empty());
-        let slaac = spec(r#"{"link": "tap:t", "address6": "slaac"}"#);
-        assert_eq!(missing(&slaac, Some(&uplink(&[]))), ["router advertisements"]);
-        assert_eq!(
-            missing(&slaac, Some(&uplink(&["fe80::9/64"]))),
-            ["router advertisements"]
-        );
-        assert!(missing(&slaac, Some(&uplink(&[six]))).is_empty());
-        let both = spec(r#"{"link": "tap:t", "address": "dhcp", "address6": "slaac"}"#);
-        assert_eq!(
-            missing(&both, Some(&uplink(&[]))),
-            ["DHCP", "router advertisements"]
-        );
-        assert_eq!(missing(&both, Some(&uplink(&[four]))), ["router advertisements"]);
+        uplink(&mut network, &[AddressSource::Slaac], None);
+        assert!(is_awaited(&network));
+        uplink(&mut network, &[AddressSource::Slaac], Some("it was lost"));
+        assert!(!is_awaited(&network), "it does not work");
+        network.uplink = None;
+        assert!(!is_awaited(&network), "there is none");
+    }
+
+    #[test]
+    fn what_was_waited_for_in_vain_is_named() {
+        let mut uplink = samples::uplink();
+        uplink.awaits = vec![AddressSource::Dhcp, AddressSource::Slaac];
+        let said = given_up("edge", &uplink);
+        for words in [
+            "packet:eth1 of network edge",
+            "by DHCP nor by router advertisements",
+            "10 s",
+        ] {
+            assert!(said.contains(words), "{said}");
+        }
     }
 }

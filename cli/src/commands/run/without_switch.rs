@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result, bail};
-use pontoon_switch::sys::process::Signals;
+use pontoon_switch::sys::process::{Received, Signals};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::{Container, Foreground, further_hosts, own_files, terminal};
+use super::{Container, Foreground, further_hosts, own_files, terminal, uplink};
 use crate::args::{NetworkArg, RunArgs};
 use crate::init::{Identity, Stack, Terminal, ToInit};
 use crate::resolv::{self, ResolvConf};
@@ -35,11 +35,15 @@ pub(super) fn run(
     };
     let mut container = Container::start(&stack, &directory, command)?;
     container.ready()?;
+    let early = match join {
+        NetworkArg::Container(other) => addressed(other, signals),
+        NetworkArg::None | NetworkArg::Host | NetworkArg::Join(_) => Vec::new(),
+    };
     container.tell(&ToInit::Go(Box::new(identity)))?;
     let code = Foreground {
         container: &mut container,
         signals,
-        early: Vec::new(),
+        early,
         terminal,
         front: None,
     }
@@ -92,6 +96,21 @@ fn nothing_of_its_own(terminal: Terminal) -> Identity {
         environment: Vec::new(),
         terminal,
     }
+}
+
+/// Waits until the uplinks of another container's networks have their addresses, which its own command may still do; gives the
+/// signals that have come meanwhile.
+fn addressed(other: &str, signals: &Signals) -> Vec<Received> {
+    // One that has ended since is found by what comes next.
+    let Ok((front, container)) = client::container_named(other) else {
+        return Vec::new();
+    };
+    let networks: Vec<_> = container
+        .endpoints
+        .iter()
+        .filter_map(|endpoint| uplink::ask(&front, &endpoint.network))
+        .collect();
+    uplink::addressed(&networks, &front, signals)
 }
 
 /// A pidfd of process 1 of a running container.

@@ -13,6 +13,7 @@ use super::masked;
 use crate::{container_peers, peers, server_peers, start};
 
 mod amiss;
+mod joined;
 
 /// What a run could leave behind.
 #[derive(PartialEq, Eq, Debug)]

@@ -103,7 +103,7 @@ fn nobody_gives_an_address() {
     );
     let said = done.errors();
     for words in [
-        "packet:p0",
+        "packet:p0 of network box-",
         "by DHCP nor by router advertisements",
         "--uplink-address",
     ] {
