@@ -194,10 +194,12 @@ fn create(shared: &Shared, uid: u32, spec: NetworkSpec) -> Result<Response, Refu
         ));
     }
     let plan = Plan::of_spec(spec, uid, &mut Chooser::new(&front)).map_err(|e| refused(400, e))?;
-    let info = front.create(plan)?;
+    let mut creating = front.begin_create(plan)?;
     drop(front);
+    creating.make();
+    let info = shared.front().finish_create(creating);
     shared.wake();
-    Ok(Response::with_status(201, &info))
+    Ok(Response::with_status(201, &info?))
 }
 
 /// Waits for the interfaces of a container without the lock, and finishes with it.
@@ -238,7 +240,7 @@ fn meant(shared: &Shared, only: &Only) -> Result<Vec<(String, Option<u32>)>, Ref
         None => Ok(front
             .networks
             .keys()
-            .filter(|n| of_network(n))
+            .filter(|n| of_network(n) && front.is_made(n).is_ok())
             .map(|n| (n.clone(), None))
             .collect()),
     }

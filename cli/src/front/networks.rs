@@ -1,20 +1,70 @@
 //! Networks are made and removed.
+//!
+//! One that somebody waits for is made in three steps, as a container is attached ([`super::attach`]):
+//!
+//! ```text
+//! begin   under the lock   its name and ranges are taken, its packet process starts, what of the host is on it is put there
+//! made    without it       a helper makes its uplink ([`super::trial`])
+//! finish  under the lock   the packet process takes the uplink, the network is written down
+//! ```
+//!
+//! In between it is *being made*: it has its name and its ranges, and is nobody's yet. It is in no list, whoever names it is told, and
+//! a daemon that ends leaves nothing of it. What fails in whatever step is taken back whole.
 
 use anyhow::{Context, Result, anyhow};
 
 use super::network::Network;
 use super::plan::Plan;
 use super::registry::Front;
+use super::trial::{Built, Trial, Try};
 use super::{Refused, refused};
 use crate::api::NetworkInfo;
 
+/// A network on its way.
+#[derive(Debug)]
+pub(super) struct Creating {
+    name: String,
+    /// Its uplink, if it is to have one.
+    uplink: Option<Trial>,
+    made: Option<Result<Option<Built>>>,
+}
+
+impl Creating {
+    /// Waits until its uplink is made, or cannot be. Not to be called under the lock.
+    pub(super) fn make(&mut self) {
+        self.made = self.uplink.as_ref().map(Trial::make);
+    }
+}
+
 impl Front {
-    /// Makes a network, whole or not at all.
-    pub(super) fn create(&mut self, plan: Plan) -> Result<NetworkInfo, Refused> {
+    /// Begins to make a network, which is there whole or not at all once that is finished.
+    pub(super) fn begin_create(&mut self, plan: Plan) -> Result<Creating, Refused> {
         let name = plan.name.clone();
         self.begin_network(plan)?;
-        let made = self.start_network(&name).and_then(|()| Ok(self.save_for_good()?));
-        match made {
+        self.making.insert(name.clone());
+        match self.start_network(&name) {
+            Ok(()) => Ok(Creating {
+                uplink: self.begin_uplink(&name, Try::First),
+                made: None,
+                name,
+            }),
+            Err(e) => {
+                self.close(&name);
+                Err(e)
+            }
+        }
+    }
+
+    /// Finishes what [`Front::begin_create`] has begun.
+    pub(super) fn finish_create(&mut self, creating: Creating) -> Result<NetworkInfo, Refused> {
+        let Creating { name, uplink, made } = creating;
+        let taken = match (&uplink, made) {
+            (Some(trial), Some(made)) => self.take_uplink(trial, made).map_err(|e| refused(400, e)),
+            (Some(_) | None, _) => Ok(()),
+        };
+        // It is to be in what is written down.
+        self.making.remove(&name);
+        match taken.and_then(|()| Ok(self.save_for_good()?)) {
             Ok(()) => self.network_info(&name),
             Err(e) => {
                 self.close(&name);
@@ -44,6 +94,7 @@ impl Front {
                 ),
             ));
         }
+        self.is_made(&plan.name)?;
         if self.networks.contains_key(&plan.name) {
             return Err(refused(
                 409,
@@ -54,6 +105,7 @@ impl Front {
             ));
         }
         if let Some(other) = plan.uplink.as_ref().and_then(|u| u.link.switch()) {
+            self.is_made(other)?;
             self.leads_on(&plan.name, other).map_err(|e| refused(400, e))?;
         }
         plan.sandbox = self.sandbox;
@@ -65,13 +117,12 @@ impl Front {
     /// Starts a network's packet process, and puts what of the host belongs to it on it.
     fn start_network(&mut self, name: &str) -> Result<(), Refused> {
         let host = self.host.clone();
-        self.network_mut(name)?.restart(&host)?;
-        self.add_host_ports(name)
-            .and_then(|()| self.make_uplink(name))
-            .map_err(|e| refused(400, e))
+        let network = self.networks.get_mut(name).context("the network is gone")?;
+        network.restart(&host)?;
+        self.add_host_ports(name).map_err(|e| refused(400, e))
     }
 
-    /// As [`Front::start_network`], where nobody waits for it. `begun` is how its packet process began, if it has.
+    /// As [`Front::start_network`], and has the uplink made, where nobody waits for either. `begun` is how its packet process began, if it has.
     pub(super) fn start_or_later(&mut self, name: &str, begun: Option<Result<()>>) {
         let host = self.host.clone();
         let Some(network) = self.networks.get_mut(name) else {
@@ -136,6 +187,7 @@ impl Front {
 
     /// Ends a network and its packet process.
     fn close(&mut self, name: &str) {
+        self.making.remove(name);
         self.broken.remove(name);
         self.restarted.remove(name);
         self.give_up_routes(name);
@@ -170,7 +222,8 @@ impl Front {
     }
 
     fn is_unused(&self, name: &str) -> bool {
-        self.members(name).next().is_none()
+        !self.making.contains(name)
+            && self.members(name).next().is_none()
             && self.patched_to(name).is_empty()
             && self.routed_to(name).is_empty()
     }

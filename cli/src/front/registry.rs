@@ -2,8 +2,8 @@
 //!
 //! One lock is over all of it. Nothing here waits for a client. Packet processes are waited for: they answer between two batches of
 //! frames, and one that does not is ended. Helpers are waited for, for as long as they may take, only where a network is made with what
-//! of the host is on it and with its uplink, where a default route moves, and where interfaces are made again after a packet process has
-//! died; containers that come ([`super::attach`]) and uplinks that are tried again ([`super::trial`]) are waited for without the lock.
+//! of the host is on it, where a default route moves, and where interfaces are made again after a packet process has died; containers
+//! that come ([`super::attach`]) and uplinks ([`super::trial`]) are waited for without the lock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -53,6 +53,8 @@ pub(super) enum Life {
 pub(super) struct Front {
     pub(super) life: Life,
     pub(super) networks: BTreeMap<String, Network>,
+    /// Names of networks that are being made.
+    pub(super) making: BTreeSet<String>,
     pub(super) containers: BTreeMap<String, Container>,
     /// Names of containers that are being attached.
     pub(super) coming: BTreeSet<String>,
@@ -148,6 +150,7 @@ impl Front {
         Self {
             life,
             networks: BTreeMap::new(),
+            making: BTreeSet::new(),
             containers: BTreeMap::new(),
             coming: BTreeSet::new(),
             links: Vec::new(),
@@ -187,12 +190,25 @@ impl Front {
 
     /// A network by its name.
     pub(super) fn network(&self, name: &str) -> Result<&Network, Refused> {
+        self.is_made(name)?;
         self.networks.get(name).ok_or_else(|| no_network(name))
     }
 
     /// A network by its name, to do something with it.
     pub(super) fn network_mut(&mut self, name: &str) -> Result<&mut Network, Refused> {
+        self.is_made(name)?;
         self.networks.get_mut(name).ok_or_else(|| no_network(name))
+    }
+
+    /// Sees that no network of that name is being made, which is not to be used before it is whole.
+    pub(super) fn is_made(&self, name: &str) -> Result<(), Refused> {
+        if self.making.contains(name) {
+            return Err(refused(
+                409,
+                anyhow!("network {name} is being made: try again once that is done"),
+            ));
+        }
+        Ok(())
     }
 
     /// A container by its name.
@@ -216,7 +232,7 @@ impl Front {
         Ok(self.network(name)?.info(self.is_daemon(), endpoints))
     }
 
-    /// All networks, by name.
+    /// All networks that are made, by name.
     pub(super) fn network_infos(&self) -> Vec<NetworkInfo> {
         self.networks
             .keys()

@@ -152,6 +152,7 @@ impl StateFile {
             networks: front
                 .networks
                 .values()
+                .filter(|n| front.is_made(n.name()).is_ok())
                 .map(|n| SavedNetwork {
                     plan: n.plan.clone(),
                     since: n.since(),

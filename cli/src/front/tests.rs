@@ -48,10 +48,10 @@ fn a_network_that_cannot_start_is_not_made_but_one_that_there_was_is_tried_again
     let path = directory.path().join("state.json");
     let mut first = front(&path);
     let error = first
-        .create(plan(r#"{"name": "shop"}"#))
+        .begin_create(plan(r#"{"name": "shop"}"#))
         .expect_err("it cannot start");
     assert_eq!(error.status, 500);
-    assert!(first.networks.is_empty() && first.broken.is_empty());
+    assert!(first.networks.is_empty() && first.broken.is_empty() && first.making.is_empty());
     // As a configuration has it.
     first.keep(plan(r#"{"name": "shop"}"#)).expect("it is kept");
     first.save().expect("saved");
@@ -414,4 +414,39 @@ fn a_network_that_others_need_stays() {
         ["back", "inner", "shop"]
     );
     assert!(front.networks.is_empty() && front.routes.is_empty());
+}
+
+#[test]
+fn a_network_that_is_being_made_is_nobodys() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("state.json");
+    let mut first = front(&path);
+    with(&mut first, &[r#"{"name": "shop"}"#, r#"{"name": "edge"}"#]);
+    first.making.insert("edge".into());
+    let listed =
+        |front: &Front| -> Vec<String> { front.network_infos().into_iter().map(|n| n.name).collect() };
+    assert_eq!(listed(&first), ["shop"]);
+    let on_it = r#"{"name": "inner", "uplink": {"link": "switch:edge"}}"#;
+    let refusals = [
+        first.network_info("edge").map(drop),
+        first.keep(plan(r#"{"name": "edge"}"#)),
+        first.keep(plan(on_it)),
+        first.remove("edge"),
+    ];
+    for refused in refusals {
+        let refused = refused.expect_err("it is not there yet");
+        let error = format!("{:#}", refused.error);
+        assert!(
+            refused.status == 409 && error.contains("network edge is being made"),
+            "{error}"
+        );
+    }
+    assert_eq!(first.prune().expect("pruned"), ["shop"]);
+    // A daemon that ends meanwhile has not made it.
+    first.save().expect("saved");
+    assert!(front(&path).networks.is_empty());
+    first.making.clear();
+    assert_eq!(listed(&first), ["edge"]);
+    first.save().expect("saved");
+    assert!(front(&path).networks.contains_key("edge"));
 }

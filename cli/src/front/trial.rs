@@ -87,7 +87,7 @@ impl Trial {
     }
 
     /// Makes the link or opens it; nothing if it is a port of another network, which is for who has the lock. Not to be called
-    /// under the lock, but for somebody who waits for the network.
+    /// under the lock.
     pub(super) fn make(&self) -> Result<Option<Built>> {
         let uplink = &self.uplink;
         let (kind, task, place) = match &uplink.link.to {

@@ -7,14 +7,16 @@
 //!
 //! A link that is lost (its interface is gone, its namespace has ended, the other network's packet process has died) is taken off the
 //! gateway, whose flows by it end, and tried again every two seconds; so is one that is not there when a daemon starts again. One that
-//! is down only is not lost. The containers stay as they are meanwhile. But for the first try, which whoever makes the network waits
-//! for, it is done in three steps:
+//! is down only is not lost. The containers stay as they are meanwhile. Each try has three steps:
 //!
 //! ```text
 //! begin   under the lock   a try is written down (super::trial)
 //! make    without it       the namespace is looked for, a helper makes the link
 //! finish  under the lock   the packet process takes it, if the network still waits for this try
 //! ```
+//!
+//! Whoever makes a network waits for the first, and the network is there when that is finished ([`super::networks`]). The others have a
+//! thread of their own, and nobody who waits.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -45,10 +47,10 @@ const REST: Duration = Duration::from_secs(2);
 const MOMENT: Duration = Duration::from_millis(200);
 
 impl Front {
-    /// Makes the uplink of a network, if it is to have one, and has the packet process take it: for somebody who waits for it.
+    /// Makes the uplink of a network, if it is to have one, and has the packet process take it: for a front that serves nobody yet.
     ///
     /// # Errors
-    /// What cannot be made. Nothing of it is left, but for addresses on another network's switch, which stay taken.
+    /// What cannot be made. Nothing of it is left.
     pub(super) fn make_uplink(&mut self, name: &str) -> Result<()> {
         match self.begin_uplink(name, Try::First) {
             Some(trial) => {
@@ -68,7 +70,8 @@ impl Front {
         }
     }
 
-    fn begin_uplink(&mut self, name: &str, which: Try) -> Option<Trial> {
+    /// Begins a try to make the uplink of a network, if it is to have one.
+    pub(super) fn begin_uplink(&mut self, name: &str, which: Try) -> Option<Trial> {
         let network = self.networks.get_mut(name)?;
         let uplink = network.plan.uplink.clone()?;
         let mtu = uplink.tuning.mtu.unwrap_or(network.plan.mtu);
@@ -138,7 +141,10 @@ impl Front {
     }
 
     /// Has the packet process take what a try has made.
-    fn take_uplink(&mut self, trial: &Trial, made: Result<Option<Built>>) -> Result<()> {
+    ///
+    /// # Errors
+    /// It was not made, or cannot be taken. Nothing of it is left, but for addresses on another network's switch, which stay taken.
+    pub(super) fn take_uplink(&mut self, trial: &Trial, made: Result<Option<Built>>) -> Result<()> {
         let Trial {
             network: name,
             uplink,

@@ -176,3 +176,48 @@ each_user! {
         assert!(detach.end(Duration::from_secs(12)).success());
     }
 }
+
+each_user! {
+    /// The helper that makes a network's uplink: everybody else is served meanwhile, the network is nobody's, and nothing of it is left.
+    fn an_uplink_whose_helper_hangs(world, who) {
+        let mut daemon = Daemon::start(world, who);
+        daemon.create("net", &[]);
+        let (lan, other) = (Bare::start(world, who), Bare::start(world, who));
+        let link = format!("veth:wan0@{}", lan.pid);
+        let options = ["--subnet", "10.44.0.0/24", "--uplink", &link, "--uplink-address", "100.64.8.77/24"];
+        let create = |daemon: &Daemon<'_>| daemon.pontoon(["network", "create", "edge"]).args(options).spawn();
+        let names = |daemon: &Daemon<'_>| -> Vec<String> {
+            let listed = daemon.json(["network", "ls", "--json"]);
+            listed.as_array().expect("networks").iter().map(|n| n["name"].as_str().expect("a name").to_owned()).collect()
+        };
+        let remove = |daemon: &Daemon<'_>| drop(daemon.pontoon(["network", "rm", "edge"]).run());
+        let (creating, _) = stopped_midway(world, daemon.proc.pid(), || create(&daemon), || remove(&daemon));
+        promptly("ps", || daemon.run(["ps"]));
+        promptly("attach", || daemon.run(["attach", &other.pid.to_string(), "--name", "other", "--network", "net", "-p", "8080:80"]));
+        promptly("ls", || assert_eq!(names(&daemon), ["net"]));
+        promptly("create", || daemon.create("second", &[]));
+        for refused in [&["network", "rm", "edge"][..], &["network", "create", "edge"], &["network", "inspect", "edge"],
+                        &["network", "create", "inner", "--uplink", "switch:edge"], &["run", "--network", "edge", "--", "true"]] {
+            promptly("a refusal", || {
+                let said = daemon.pontoon(refused.iter().copied()).run().fails();
+                assert!(said.contains("network edge is being made"), "{refused:?}: {said}");
+            });
+        }
+        promptly("prune", || assert_eq!(daemon.run(["network", "prune"]).trim(), "second"));
+        let done = creating.end(Duration::from_secs(15));
+        assert!(done.fails().contains("does not answer"), "{done}");
+        wait_for("the helper's end", Duration::from_secs(3), || (!has_hung(world)).then_some(()));
+        assert_eq!(names(&daemon), ["net"]);
+        // What it had is free again, and a daemon that ends meanwhile leaves nothing either.
+        let (creating, helper) = stopped_midway(world, daemon.proc.pid(), || create(&daemon), || remove(&daemon));
+        daemon.run(["publish", "other", "8081:81"]);
+        daemon.kill();
+        signal(helper, Signal::CONT);
+        assert!(!creating.end(Duration::from_secs(5)).success());
+        daemon.again();
+        assert_eq!(names(&daemon), ["net"]);
+        wait_for("the link's end", Duration::from_secs(5), || (!lan.run(["ip", "link"]).contains("wan0")).then_some(()));
+        daemon.create("edge", &options);
+        assert!(lan.run(["ip", "link"]).contains("wan0"));
+    }
+}
