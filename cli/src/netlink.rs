@@ -26,6 +26,10 @@ use netlink_sys::{Socket, SocketAddr};
 use pontoon_switch::MacAddr;
 use rustix::io::Errno;
 
+mod carrier;
+
+pub(crate) use carrier::{Bell, Carrier};
+
 /// The routing table that everything without a rule of its own uses.
 pub(crate) const MAIN: u32 = RouteHeader::RT_TABLE_MAIN as u32;
 
@@ -50,6 +54,8 @@ pub(crate) struct Link {
     pub(crate) up: bool,
     /// Whether it is part of another: of a bridge, a bond, a VRF.
     pub(crate) enslaved: bool,
+    /// Its carrier.
+    pub(crate) carrier: Carrier,
     /// What it is.
     pub(crate) kind: LinkKind,
 }
@@ -340,6 +346,7 @@ fn described(message: &LinkMessage) -> Link {
         ethernet: message.header.link_layer_type == LinkLayerType::Ether,
         up: message.header.flags.contains(LinkFlags::Up),
         enslaved: false,
+        carrier: Carrier::of(message),
         kind: LinkKind::Other,
     };
     for attribute in &message.attributes {

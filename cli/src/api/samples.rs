@@ -266,6 +266,7 @@ pub(crate) fn uplink() -> UplinkInfo {
         mac: Some(MacAddr([6, 0x50, 0, 0, 0, 1])),
         up: true,
         error: None,
+        carrier: Some(true),
         mtu: Some(1500),
         addresses: parsed(&["203.0.113.9/24", "2001:db8::9/64"]),
         awaits: Vec::new(),

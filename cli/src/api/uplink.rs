@@ -80,6 +80,9 @@ pub(crate) struct UplinkInfo {
     pub(crate) up: bool,
     /// Why it is not there, or what is wrong with what the link has given.
     pub(crate) error: Option<String>,
+    /// Whether the interface has a carrier, where it is there and one of the host's: a cable, with something on its other end. One that
+    /// has been taken down has none.
+    pub(crate) carrier: Option<bool>,
     /// Its MTU in bytes, if it is there.
     pub(crate) mtu: Option<u16>,
     /// The gateway's addresses on it with their prefix lengths.

@@ -319,6 +319,7 @@ fn made(name: &str, link: &Link) -> Made {
         index: link.index,
         mac: link.mac,
         mtu: link.mtu,
+        carrier: link.carrier,
     }
 }
 

@@ -6,6 +6,8 @@ use ipnet::IpNet;
 use pontoon_switch::MacAddr;
 use serde::{Deserialize, Serialize};
 
+use crate::netlink::Carrier;
+
 /// What a helper is to do in the network namespace that it is given.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -125,6 +127,8 @@ pub(crate) struct Made {
     pub(crate) mac: MacAddr,
     /// Its MTU in bytes.
     pub(crate) mtu: u32,
+    /// Its carrier, before it was brought up if it was.
+    pub(crate) carrier: Carrier,
 }
 
 /// How it went: the interface if there is one, or what failed.

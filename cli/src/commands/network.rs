@@ -80,6 +80,7 @@ fn render(networks: &[NetworkInfo]) -> String {
 /// By what packets leave a network.
 fn egress(network: &NetworkInfo) -> String {
     match (&network.uplink, network.egress) {
+        (Some(uplink), _) if uplink.carrier == Some(false) => format!("{} (no carrier)", uplink.link),
         (Some(uplink), _) if uplink.up => uplink.link.to_string(),
         (Some(uplink), _) => format!("{} (down)", uplink.link),
         (None, EgressKind::Host) => "host".to_owned(),

@@ -10,6 +10,7 @@
 //! | [`plan`], [`network`], [`packet_link`] | what a network is to be; the network; its packet process |
 //! | [`networks`], [`revive`] | networks are made and removed; packet processes that died are started anew |
 //! | [`uplink`], [`trial`], [`patches`] | a network's own link to the world; one try to make it; one that is a port of another network |
+//! | [`carrier`] | whether an uplink that is an interface of the host has a carrier |
 //! | [`routes`], [`judge`], [`cables`] | routes, which of them can be, and the cables between networks that they need |
 //! | [`place`], [`attach`] | where a container is; how it comes, joins, leaves and goes |
 //! | [`host_ports`] | what of the host is on a network |
@@ -24,6 +25,7 @@ mod api;
 mod attach;
 mod cables;
 mod capture_file;
+mod carrier;
 mod claims;
 pub(crate) mod daemon;
 mod host_ports;

@@ -51,6 +51,7 @@ impl Front {
             fd: near,
             mac: taken.mac,
             mtu,
+            wire: None,
         })
     }
 

@@ -1,10 +1,10 @@
 //! The front's loop, and the threads of its connections.
 //!
 //! One thread watches: the listening socket, the packet processes, the containers' processes (a TAP keeps its namespace
-//! alive, so only a pidfd tells of the end), the directories of the namespaces that are named by a path, and the host's
-//! resolv.conf. Each connection has a thread of its own, of which there are at most [`MAX_CONNECTIONS`], so that a client
-//! that is stuck holds up nobody; they work on the [`Front`] under one lock, which is held for no client's sake. So has each try to make
-//! an uplink again.
+//! alive, so only a pidfd tells of the end), the directories of the namespaces that are named by a path, the carriers of the host's
+//! interfaces that are uplinks, and the host's resolv.conf. Each connection has a thread of its own, of which there are at most
+//! [`MAX_CONNECTIONS`], so that a client that is stuck holds up nobody; they work on the [`Front`] under one lock, which is held for no
+//! client's sake. So has each try to make an uplink again.
 
 use std::collections::BTreeSet;
 use std::net::Shutdown;
@@ -20,6 +20,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
 use super::api;
+use super::carrier::CarrierWatch;
 use super::registry::Front;
 use super::trial::Trial;
 use crate::limits::{Blocking, Door, Exhausted};
@@ -116,9 +117,10 @@ pub(super) trait Also {
 pub(super) fn watch(shared: &Arc<Shared>, listener: &UnixListener, also: &mut impl Also) -> Result<()> {
     let mut resolv = ResolvWatch::new();
     let mut paths = PathWatch::new();
+    let mut carriers = CarrierWatch::default();
     let mut door = Door::default();
     loop {
-        let (packets, pidfds, trials, mend, tidy) = {
+        let (packets, pidfds, trials, mend, tidy, unseen) = {
             let mut front = shared.front();
             front.overheard()?;
             let tidy = front.tidy();
@@ -131,8 +133,13 @@ pub(super) fn watch(shared: &Arc<Shared>, listener: &UnixListener, also: &mut im
             let mend = [front.mend(), front.mend_cables()];
             let (trials, next) = front.begin_uplinks();
             let mend = mend.into_iter().chain([next]).flatten().min();
-            (front.packet_fds(), front.pidfds(), trials, mend, tidy)
+            let unseen = carriers.watch(front.wired());
+            (front.packet_fds(), front.pidfds(), trials, mend, tidy, unseen)
         };
+        if unseen {
+            let seen = carriers.look();
+            shared.front().carriers(&seen);
+        }
         for trial in trials {
             try_uplink(shared, trial);
         }
@@ -156,6 +163,8 @@ pub(super) fn watch(shared: &Arc<Shared>, listener: &UnixListener, also: &mut im
         fds.extend(resolv.fd().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         let after_resolv = fds.len();
         fds.extend(paths.inotify.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
+        let after_paths = fds.len();
+        fds.extend(carriers.bell().map(|bell| PollFd::new(bell, PollFlags::IN)));
         let timeout = [mend, shut, tidy].into_iter().flatten().min();
         let timeout = timeout.and_then(|left| Timespec::try_from(left).ok());
         match poll(&mut fds, timeout.as_ref()) {
@@ -184,9 +193,13 @@ pub(super) fn watch(shared: &Arc<Shared>, listener: &UnixListener, also: &mut im
         if ready[after_other..after_resolv].iter().any(|&r| r) && resolv.changed() {
             shared.front().set_host_resolvers(ResolvConf::of_host());
         }
-        if ready[after_resolv..].iter().any(|&r| r) {
+        if ready[after_resolv..after_paths].iter().any(|&r| r) {
             paths.changed();
             shared.front().sweep();
+        }
+        if ready[after_paths..].iter().any(|&r| r) {
+            let seen = carriers.look();
+            shared.front().carriers(&seen);
         }
     }
 }

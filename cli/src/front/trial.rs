@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use ipnet::IpNet;
 use pontoon_switch::MacAddr;
 
+use super::carrier::Wire;
 use super::place::Place;
 use super::plan::Uplink;
 use crate::args::{LinkTo, Netns};
@@ -59,6 +60,8 @@ pub(super) struct End {
     pub(super) fd: OwnedFd,
     pub(super) mac: MacAddr,
     pub(super) mtu: u32,
+    /// The interface of the host that it is, if it is one.
+    pub(super) wire: Option<Wire>,
 }
 
 /// What a helper has made.
@@ -127,6 +130,10 @@ impl Trial {
             fd,
             mac: uplink.mac.unwrap_or(made.mac),
             mtu: made.mtu,
+            wire: matches!(uplink.link.to, LinkTo::Packet(_)).then_some(Wire {
+                index: made.index,
+                carrier: made.carrier,
+            }),
         };
         Ok(Some(Built { end, place, helper }))
     }

@@ -249,6 +249,7 @@ impl Front {
         network.live.port = Some(port);
         network.live.mac = Some(end.mac);
         network.live.mtu = Some(mtu);
+        network.live.wire = end.wire;
         Ok(())
     }
 

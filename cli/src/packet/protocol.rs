@@ -212,6 +212,11 @@ pub(crate) enum Command {
     /// Give the gateway a link of its own. Descriptor: the TAP, packet socket or end of a patch cable. Answered with its number,
     /// by which [`Command::RemovePort`] takes it away.
     AddUplink(Box<UplinkSettings>),
+    /// The carrier of such a link has been gone and is back: it may lead elsewhere.
+    UplinkUp {
+        /// Its number.
+        port: u32,
+    },
     /// Routes beyond the network's own subnets, all of them.
     SetRoutes {
         /// The routes.

@@ -190,6 +190,10 @@ impl Wiring {
             Command::Publish { port, rules } => self.publish(port, rules, fds).map(Reply::Rules),
             Command::PublishRouted { port, rules } => self.publish_routed(port, rules).map(Reply::Rules),
             Command::AddUplink(settings) => self.add_uplink(*settings, one(fds)?).map(Reply::Port),
+            Command::UplinkUp { port } => {
+                self.uplink_up(port)?;
+                Ok(Reply::Done)
+            }
             Command::SetRoutes { routes } => {
                 self.handle.call(move |network, now| {
                     network.with_station(now, |gateway, out| gateway.set_routes(now, routes, out));

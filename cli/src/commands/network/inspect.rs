@@ -69,6 +69,8 @@ struct InspectedUplink {
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    carrier: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     mac_address: Option<String>,
     #[serde(rename = "MTU", skip_serializing_if = "Option::is_none")]
     mtu: Option<u16>,
@@ -86,6 +88,7 @@ impl InspectedUplink {
             mac,
             up,
             error,
+            carrier,
             mtu,
             addresses,
             awaits,
@@ -96,6 +99,7 @@ impl InspectedUplink {
             link: link.to_string(),
             up: *up,
             error: error.clone(),
+            carrier: *carrier,
             mac_address: mac.map(|mac| mac.to_string()),
             mtu: *mtu,
             addresses: addresses.iter().map(ToString::to_string).collect(),

@@ -19,6 +19,20 @@ bare  192.0.2.0/24            1500  none                  0  private, internal, 
 }
 
 #[test]
+fn an_uplink_that_carries_nothing_is_marked() {
+    let mut network = samples::network();
+    let mut shown = |up, carrier| {
+        let uplink = network.uplink.as_mut().unwrap();
+        (uplink.up, uplink.carrier) = (up, carrier);
+        egress(&network)
+    };
+    assert_eq!(shown(true, Some(true)), "packet:eth1");
+    assert_eq!(shown(true, None), "packet:eth1");
+    assert_eq!(shown(true, Some(false)), "packet:eth1 (no carrier)");
+    assert_eq!(shown(false, None), "packet:eth1 (down)");
+}
+
+#[test]
 fn inspection_is_dockers() {
     let inspected = Inspected::of(&samples::network());
     let (container, member) = inspected.containers.first_key_value().unwrap();
@@ -86,6 +100,7 @@ fn inspection_is_dockers() {
     "Uplink": {{
       "Link": "packet:eth1",
       "Up": true,
+      "Carrier": true,
       "MacAddress": "06:50:00:00:00:01",
       "MTU": 1500,
       "Addresses": [

@@ -116,9 +116,13 @@ fn is_awaited(network: &NetworkInfo) -> bool {
 /// What is said of an uplink that has been waited for in vain.
 fn given_up(network: &str, uplink: &UplinkInfo) -> String {
     let sources: Vec<String> = uplink.awaits.iter().map(ToString::to_string).collect();
+    let see_to = match uplink.carrier {
+        Some(false) => "it has no carrier: see to the cable and what is on its other end",
+        Some(true) | None => "see to the server on that link, or give an address by --uplink-address",
+    };
     format!(
         "the uplink {} of network {network} has been given no address by {}, which was waited for during {} s: the command begins \
-         without; see to the server on that link, or give an address by --uplink-address",
+         without; {see_to}",
         uplink.link,
         sources.join(" nor by "),
         PATIENCE.as_secs()
@@ -159,5 +163,12 @@ mod tests {
         ] {
             assert!(said.contains(words), "{said}");
         }
+        assert!(said.contains("--uplink-address"), "{said}");
+        uplink.carrier = Some(false);
+        let said = given_up("edge", &uplink);
+        assert!(
+            said.contains("has no carrier") && !said.contains("--uplink-address"),
+            "{said}"
+        );
     }
 }

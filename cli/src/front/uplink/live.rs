@@ -8,6 +8,7 @@ use pontoon_nat::routed::{Addressing4, Addressing6, UplinkStatus};
 use pontoon_switch::MacAddr;
 
 use crate::api::{AddressSource, UplinkInfo};
+use crate::front::carrier::Wire;
 use crate::front::judge::overlaps;
 use crate::front::network::{Network, Taken};
 use crate::front::plan::Uplink;
@@ -21,6 +22,8 @@ pub(in crate::front) struct Live {
     /// The gateway's MAC address and MTU on it, once known.
     pub(super) mac: Option<MacAddr>,
     pub(super) mtu: Option<u16>,
+    /// The interface of the host that it is, while it is there and is one.
+    pub(in crate::front) wire: Option<Wire>,
     /// What the packet process last said of it.
     pub(super) status: Option<UplinkStatus>,
     /// Why it is not there.
@@ -39,7 +42,13 @@ impl Live {
     /// The packet process has begun anew, without it.
     pub(in crate::front) fn forget_port(&mut self) {
         self.port = None;
+        self.wire = None;
         self.status = None;
+    }
+
+    /// Its number at the packet process, while it is there.
+    pub(in crate::front) fn port(&self) -> Option<u32> {
+        self.port
     }
 
     /// All that is known of it.
@@ -54,6 +63,7 @@ impl Live {
             mac: plan.mac.or(self.mac),
             up: self.port.is_some(),
             error: self.error.clone(),
+            carrier: self.wire.map(|wire| wire.carrier.there),
             mtu: self.mtu.filter(|_| self.port.is_some()),
             awaits: awaited(plan, &addresses),
             addresses,
@@ -90,6 +100,7 @@ impl Network {
         let mut info = self.live.info(uplink);
         if self.packet_fd().is_none() {
             info.up = false;
+            info.carrier = None;
             info.error = Some("the network's packet process is being started anew".to_owned());
         } else if !info.up {
             info.error

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use pontoon_nat::gateway::Published;
 use pontoon_nat::publish::RuleId;
 use pontoon_nat::routed::RoutedRule;
-use pontoon_switch::{AddressPolicy, Policy, PortId};
+use pontoon_switch::{AddressPolicy, Policy, PortId, Station};
 
 use super::Wiring;
 use super::convert::adopt;
@@ -75,6 +75,13 @@ impl Wiring {
             Ok::<_, std::io::Error>(id)
         })??;
         Ok(id.0)
+    }
+
+    /// Tells the gateway that its link of that number carries frames again. One that has gone is nothing to it.
+    pub(super) fn uplink_up(&self, port: u32) -> Result<()> {
+        self.handle
+            .call(move |network, now| network.station_mut().uplink_up(now, PortId(port)))?;
+        Ok(())
     }
 
     /// Lets the container at `port` send from addresses in `nets` beside its own. One whose addresses are its own business may

@@ -39,6 +39,7 @@ macro_rules! either_way {
 }
 
 mod addresses;
+mod carrier;
 mod conntrack;
 mod errors;
 mod failures;
