@@ -90,7 +90,7 @@ fn a_cable_is_pulled_and_put_back() {
         .socat("TCP4-LISTEN:9200,fork,reuseaddr", "EXEC:cat");
     let ear = ear(world.router());
     let d = Daemon::start(world, Who::Root);
-    create(&d, "edge", "10.44.0.0/24", &[]);
+    create(&d, "edge", "10.44.0.0/24", &["--subnet", "fd44::/64"]);
     create(
         &d,
         "fixed",
@@ -170,6 +170,9 @@ fn a_cable_is_put_elsewhere() {
          for i in $(seq 500); do echo link set noise up; echo link set noise down; done | ip -batch -");
     plug(world, "up");
     host.run(["kill", "-CONT", &front]);
+    // Of the sockets that listen for interfaces (group 1), with the number of messages that were lost.
+    let overflown = host.sh(r#"awk '$4 == "00000001" && $9 > 0' /proc/net/netlink"#);
+    assert_ne!(overflown, "", "{}", host.sh("cat /proc/net/netlink"));
     let shown = || inspect()["Uplink"].clone();
     wait_for("an address of the other server", Duration::from_secs(8), || {
         shown()["Addresses"][0]
