@@ -340,6 +340,9 @@ impl Front {
     pub(super) fn end(&mut self) {
         let names: Vec<String> = self.networks.keys().cloned().collect();
         for name in &names {
+            if matches!(self.life, Life::Private { .. }) {
+                self.leave_link(name);
+            }
             self.remove_live_pair(name);
         }
         let wires = self.wires.iter_mut().map(|w| &mut w.network);

@@ -255,6 +255,7 @@ impl Front {
 
     /// A network goes: what its uplink has of another is free again.
     pub(super) fn give_up_uplink(&mut self, name: &str) {
+        self.leave_link(name);
         self.take_off_switch(name);
         self.remove_live_pair(name);
         let Some(network) = self.networks.get_mut(name) else {
@@ -264,6 +265,16 @@ impl Front {
             && let Some(there) = self.networks.get_mut(&other)
         {
             there.release(&taken.addresses, taken.mac);
+        }
+    }
+
+    /// Has the gateway leave a network's uplink, which gives back what a DHCP server has lent it there. One that is to be there again with
+    /// the next daemon keeps that.
+    pub(super) fn leave_link(&mut self, name: &str) {
+        if let Some(network) = self.networks.get_mut(name)
+            && let (Some(port), Some(_)) = (network.live.port, network.packet_fd())
+        {
+            network.remove_port(port);
         }
     }
 

@@ -156,7 +156,7 @@ fn a_lease_is_taken_renewed_and_followed_to_another_address() {
 
     // Another server knows nothing of it and lends another.
     drop(server);
-    let _server = dhcp(world.router(), "100.64.7.150", "100.64.7.159");
+    let server = dhcp(world.router(), "100.64.7.150", "100.64.7.159");
     let second = client.address("100.64.7.15");
     assert_eq!(client.seen_as("198.51.100.10:9000"), format!("{second} PORT"));
     wait_for("the announcement", Duration::from_secs(5), || {
@@ -174,6 +174,14 @@ fn a_lease_is_taken_renewed_and_followed_to_another_address() {
     // New ones are not.
     let _again = hold(&client.a);
     assert_eq!(client.ping("198.51.100.10"), "2 received");
+
+    // The network goes for good, and the address is free for others.
+    client.daemon.run(["detach", "a"]);
+    client.daemon.run(["network", "rm", "net"]);
+    wait_for("the lease to be given back", Duration::from_secs(2), || {
+        let released = format!("DHCPRELEASE(w7) {second} ");
+        server.stderr().contains(&released).then_some(())
+    });
 }
 
 #[test]

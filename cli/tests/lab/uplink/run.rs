@@ -169,8 +169,14 @@ fn an_interface_on_a_lan_with_dhcp() {
     drop(_inside);
     end(c);
     before.same(world, Who::Root, "its end");
+    let given_back = format!("DHCPRELEASE(w7) {address} {mac}");
+    wait_for("the lease to be given back", Duration::from_secs(2), || {
+        server.stderr().contains(&given_back).then_some(())
+    });
 
     // Without a word.
+    let released = || server.stderr().matches("DHCPRELEASE(w7)").count();
+    let until_now = released();
     let mut c = start(world, Who::Root, "c", &options);
     c.run.signal(Signal::KILL);
     c.run.wait(Duration::from_secs(5));
@@ -178,6 +184,7 @@ fn an_interface_on_a_lan_with_dhcp() {
         let now = Traces::of(world, Who::Root);
         (now.links == before.links && now.processes == before.processes).then_some(())
     });
+    assert_eq!(released(), until_now + 1);
     run(
         world,
         Who::Root,
