@@ -18,7 +18,7 @@ use crate::fragment::Reassembler;
 use crate::host::real::RealHost;
 use crate::host::{Host, IpVersion, Kind, Token};
 use crate::icmp;
-use crate::link::{self, Link, Neighbours};
+use crate::link::{Link, Neighbours};
 use crate::publish::{RuleId, Sources, Target, Transport};
 use crate::routed::Router;
 use crate::share::Shares;
@@ -400,16 +400,8 @@ impl<H: Host> Station for Gateway<H> {
             }
         }
         self.link.flush(&mut cx);
-        while let Some(due) = cx.neighbours.due(now) {
-            match due {
-                link::Due::Ask(addr) => link::solicit_again(&mut cx, addr),
-                link::Due::GiveUp(packets) => {
-                    for mut packet in packets {
-                        cx.out.drop(None, DropReason::NoNeighbour);
-                        self.router.undelivered(&mut cx, &mut packet.frame());
-                    }
-                }
-            }
+        if cx.neighbours.waiting_until().is_some_and(|at| at <= now) {
+            packets::ask_again(&mut cx, &mut self.router);
         }
         self.tcp.flush(&mut cx);
         self.udp.flush(&mut cx);

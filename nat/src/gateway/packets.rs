@@ -13,7 +13,9 @@ use crate::flow::Protocol;
 use crate::fragment::Lost;
 use crate::host::Host;
 use crate::icmp::{self, ContainerError, IcmpError};
+use crate::link::{self, Due};
 use crate::packet::Packet;
+use crate::routed::Router;
 use crate::udp::Datagram;
 
 impl<H: Host> Gateway<H> {
@@ -136,6 +138,21 @@ impl<H: Host> Gateway<H> {
             Ok(_) => cx.drop(packet.ingress, DropReason::HostUnsupported),
             Err(DropReason::UnknownProtocol) => self.echo.packet(&mut cx, packet, frame),
             Err(reason) => cx.drop(packet.ingress, reason),
+        }
+    }
+}
+
+/// Does what is due for packets that wait for a neighbour: asks once more, or has their senders told.
+pub(super) fn ask_again<H>(cx: &mut Cx<'_, H>, router: &mut Router) {
+    while let Some(due) = cx.neighbours.due(cx.now) {
+        match due {
+            Due::Ask(addr) => link::solicit_again(cx, addr),
+            Due::GiveUp(packets) => {
+                for mut packet in packets {
+                    cx.out.drop(None, DropReason::NoNeighbour);
+                    router.undelivered(cx, &mut packet.frame());
+                }
+            }
         }
     }
 }

@@ -57,6 +57,7 @@ impl Router {
         };
         let dst = inner.src.ip();
         let exit = self.exit_of(cx, entry, direction, dst)?;
+        let exit = self.checked(exit, packet.src, src)?;
         check(packet, frame, exit.mtu)?;
         rewrite::translate_error(frame, packet, &quoted, src, dst, &inner);
         self.next_hop(cx, exit, packet, frame);

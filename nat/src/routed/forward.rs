@@ -174,7 +174,16 @@ impl Router {
         let goes_on =
             entry.state() == State::UdpNew && direction == Direction::Original && entry.is_answered();
         let next = source_route::next(packet, to.dst.ip());
-        let exit = self.exit_of(cx, entry, direction, next)?;
+        let exit = self
+            .exit_of(cx, entry, direction, next)
+            .and_then(|exit| self.checked(exit, seen.tuple.src.ip(), to.src.ip()));
+        if exit.is_err()
+            && let Some(segment) = seen.segment.as_ref().filter(|s| s.flags.has(Flags::RST))
+        {
+            // Whoever ends a connection does not wait for a way: it is over, whether the other end hears of it or not.
+            let _ = cx.flows.follow(cx.now, id, direction, segment);
+        }
+        let exit = exit?;
         check(packet, frame, exit.mtu)?;
         match &seen.segment {
             Some(segment) => {
@@ -271,6 +280,12 @@ impl Router {
             Ok(_) | Err(_) if number == 0 => Err(UNREACHABLE),
             Ok(_) | Err(_) => self.exit_by(self.links.numbered(number).ok_or(UNREACHABLE)?, dst),
         }
+    }
+
+    /// The exit of a flow's packet from `came`, if it may leave there as from `leaves`.
+    pub(super) fn checked(&self, exit: Exit, came: IpAddr, leaves: IpAddr) -> Result<Exit, Refusal> {
+        let may_leave = self.links.may_leave(exit.side, came, leaves);
+        may_leave.then_some(exit).ok_or(UNREACHABLE)
     }
 
     /// The way to `dst` by the link at `at`.

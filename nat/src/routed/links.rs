@@ -2,9 +2,10 @@
 //!
 //! Flows know their links by number ([`Between`]). A link to the world that is lost, because its interface was taken away and is made
 //! anew, or the network that it leads to starts again, keeps its number until it is back: its flows stay in the table, their packets
-//! are answered as those to anywhere without a way, and go on when the link has the same address again. Those to an address that it
-//! does not have any more end when it has another one ([`Links::is_stranded`]). A link to another network has no such grace: what is
-//! behind it may be somebody else.
+//! are answered as those to anywhere without a way ([`Links::may_leave`]), and go on when the link has the same address again. Those to
+//! an address that it does not have any more end when it has another one of the same IP version and is not about to have theirs
+//! ([`Links::is_stranded`]): where two routers give two prefixes, those of the later one may end. A link to another network has no such
+//! grace: what is behind it may be somebody else.
 
 use std::net::IpAddr;
 use std::ops::{Deref, DerefMut, Index, IndexMut};
@@ -14,6 +15,7 @@ use pontoon_switch::{Instant, PortId};
 use super::Side;
 use super::config::{LinkKind, UplinkConfig};
 use super::uplink::Uplink;
+use crate::config::Config;
 use crate::flow::{Entry, Tuple};
 use crate::fragment::Reassembler;
 
@@ -171,19 +173,44 @@ impl Links {
         self.world().map(|at| self.all[at].number).or(self.lost)
     }
 
+    /// True if flows of a lost link are those of the link at `at` now.
+    pub(super) fn inherits(&self, at: usize) -> bool {
+        self.all[at].inherits
+    }
+
+    /// True if a flow's packet from `came` may leave to that side as from `leaves`: not so for one of a lost link to whose address the
+    /// next one has no right, or none yet.
+    pub(super) fn may_leave(&self, side: Side, came: IpAddr, leaves: IpAddr) -> bool {
+        match side {
+            Side::Lan => true,
+            Side::Link(at) => {
+                let link = &self.all[at];
+                !link.inherits || came == leaves || link.owns(leaves)
+            }
+        }
+    }
+
     /// True for a flow of a lost link, now that the link at `at`, which has its place, has got the address `gained`: the flow is
     /// translated to an address of the same IP version that the new one does not have and does not try either. `to` is the tuple that
     /// its packets leave with.
-    pub(super) fn is_stranded(&self, at: usize, gained: IpAddr, entry: &Entry, to: &Tuple) -> bool {
+    pub(super) fn is_stranded(
+        &self,
+        config: &Config,
+        at: usize,
+        gained: IpAddr,
+        entry: &Entry,
+        to: &Tuple,
+    ) -> bool {
         let link = &self.all[at];
-        if !link.inherits {
-            return false;
-        }
-        let between = Between::of(entry);
-        let came = entry.tuple();
+        let Between { from, to: by } = Between::of(entry);
+        let (came, leaves) = (entry.tuple(), to);
         let gone = |addr: IpAddr| addr.is_ipv4() == gained.is_ipv4() && !link.claims(addr);
-        (between.to == link.number && to.src.ip() != came.src.ip() && gone(to.src.ip()))
-            || (between.from == link.number && to.dst.ip() != came.dst.ip() && gone(came.dst.ip()))
+        let masqueraded = by == link.number && leaves.src.ip() != came.src.ip();
+        let led = leaves.dst.ip() != came.dst.ip();
+        // A hairpin is between containers, by the address outside or by the gateway's own at home.
+        let published = from == link.number && led;
+        let hairpin = from == 0 && by == 0 && led && !config.is_gateway(came.dst.ip());
+        (masqueraded && gone(leaves.src.ip())) || ((published || hairpin) && gone(came.dst.ip()))
     }
 }
 

@@ -308,18 +308,7 @@ impl Router {
                             e.tuple().dst.ip() == address || to.src.ip() == address
                         });
                     }
-                    UplinkEvent::AddressGained(address) if cx.config.on_link(address) => {
-                        tracing::error!(
-                            %address,
-                            "the link to the world gives an address of the containers' own subnet: choose another --subnet"
-                        );
-                    }
-                    UplinkEvent::AddressGained(address) => {
-                        tracing::info!(%address, "the gateway has an address on its link to the world");
-                        let links = &self.links;
-                        let stranded = doomed(cx.flows, |e, to| links.is_stranded(at, address, e, to));
-                        self.remove(cx.flows, stranded);
-                    }
+                    UplinkEvent::AddressGained(address) => self.gained(cx, at, address),
                     UplinkEvent::Unreachable(frames) => {
                         for (mut frame, offload) in frames {
                             self.undelivered(cx, &mut Frame::whole(&mut frame, offload));
@@ -338,6 +327,23 @@ impl Router {
                     crate::icmp::IcmpError::PortUnreachable,
                 );
             }
+        }
+    }
+
+    /// The link at `at` has got an address.
+    fn gained<H>(&mut self, cx: &mut Cx<'_, H>, at: usize, address: IpAddr) {
+        if cx.config.on_link(address) {
+            tracing::error!(
+                %address,
+                "the link to the world gives an address of the containers' own subnet: choose another --subnet"
+            );
+        } else {
+            tracing::info!(%address, "the gateway has an address on its link to the world");
+        }
+        if self.links.inherits(at) {
+            let links = &self.links;
+            let stranded = doomed(cx.flows, |e, to| links.is_stranded(cx.config, at, address, e, to));
+            self.remove(cx.flows, stranded);
         }
     }
 

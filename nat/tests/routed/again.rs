@@ -1,11 +1,12 @@
 //! A link to the world that is lost and made anew: its flows wait for it.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
-use pontoon_fixtures::packet::{Tcp, flags};
+use pontoon_fixtures::packet::{Between, Tcp, flags};
 use pontoon_nat::publish::Transport;
-use pontoon_nat::routed::{Nat, Route, Via};
-use pontoon_switch::DropReason;
+use pontoon_nat::routed::{Addressing6, Nat, Route, Via};
+use pontoon_switch::{DropReason, MacAddr};
 
 use crate::world::*;
 
@@ -127,6 +128,102 @@ fn plainly_routed_flows_have_no_address_to_lose() {
     w.add_world(link, OTHER, OTHER6);
     let got = w.inward(World::far(FAR6, A6).udp(7, 5000, b"back"));
     assert_eq!(ends(&got), format!("[{FAR6}]:7 > [{A6}]:5000"));
+}
+
+/// A router's word that it is there, and which prefix is the link's.
+fn advertise(w: &mut World, prefix: &str) {
+    let mut body = [0; 40];
+    body[8..12].copy_from_slice(&[3, 4, 64, 0xc0]);
+    body[12..16].copy_from_slice(&3600u32.to_be_bytes());
+    body[16..20].copy_from_slice(&3600u32.to_be_bytes());
+    let IpAddr::V6(prefix) = ip(prefix) else {
+        panic!("{prefix}")
+    };
+    body[24..].copy_from_slice(&prefix.octets());
+    let to_all = MacAddr([0x33, 0x33, 0, 0, 0, 1]);
+    let advert = Between::new(ip("fe80::1"), ip("ff02::1"))
+        .macs(ROUTER, to_all)
+        .ttl(255);
+    w.link(WORLD, advert.icmp(134, 0, [64, 0, 7, 8], &body));
+}
+
+#[test]
+fn nothing_leaves_as_from_an_address_that_is_not_the_links_yet() {
+    let slaac = Some(Addressing6::Slaac);
+    let own = "2001:db8:1::ff:fe00:909";
+    let mut w = World::without_links(config());
+    w.add_link(Link::default(), None, slaac);
+    advertise(&mut w, "2001:db8:1::");
+    w.pass(Duration::from_secs(3));
+    let ask = |w: &mut World| {
+        w.outside();
+        w.inside();
+        w.lan(A, World::from(A, FAR6).udp(5000, 7, b"out"));
+    };
+    let out = |w: &mut World| ends(&w.one_outside());
+    ask(&mut w);
+    assert_eq!(out(&mut w), format!("[{own}]:5000 > [{FAR6}]:7"));
+    w.leave(WORLD);
+    w.add_link(Link::default(), None, slaac);
+    // Neither while nobody has given an address, nor while it is being asked for.
+    for advertised in [false, true] {
+        if advertised {
+            advertise(&mut w, "2001:db8:1::");
+        }
+        ask(&mut w);
+        assert_eq!(icmp(&w.one_inside()).1, 1, "unreachable");
+        assert!(w.outside().is_empty() && w.flows().len() == 1);
+    }
+    w.pass(Duration::from_secs(3));
+    ask(&mut w);
+    assert_eq!(out(&mut w), format!("[{own}]:5000 > [{FAR6}]:7"));
+    // Another prefix, another address.
+    w.leave(WORLD);
+    w.add_link(Link::default(), None, slaac);
+    advertise(&mut w, "2001:db8:7::");
+    assert_eq!(w.flows().len(), 1);
+    w.pass(Duration::from_secs(3));
+    assert!(w.flows().is_empty());
+}
+
+#[test]
+fn a_hairpin_goes_with_its_address_and_one_at_home_stays() {
+    let mut w = World::plain();
+    w.publish(Transport::Tcp, "0.0.0.0:8080", A, &format!("{A4}:80"));
+    let syn = |src| Tcp {
+        flags: flags::SYN,
+        ..segment(src, 8080, 1000, 0)
+    };
+    w.lan(B, World::from(B, OWN).tcp(syn(5001)));
+    w.lan(B, World::from(B, "10.0.2.2").tcp(syn(5002)));
+    assert_eq!(w.flows().len(), 2);
+    w.leave(WORLD);
+    w.add_world(Link::default(), OWN, OWN6);
+    assert_eq!(w.flows().len(), 2);
+    w.leave(WORLD);
+    w.add_world(Link::default(), OTHER, OWN6);
+    let flows = w.flows();
+    assert_eq!(flows.len(), 1);
+    assert_eq!(flows[0].original.1.to_string(), "10.0.2.2:8080");
+}
+
+#[test]
+fn what_a_container_resets_meanwhile_is_over() {
+    let mut w = connected();
+    w.leave(WORLD);
+    let reset = Tcp {
+        flags: flags::RST,
+        ..segment(5000, 7, 1001, 0)
+    };
+    w.lan(A, World::from(A, FAR).tcp(reset));
+    assert_eq!(states(&w), ["closed", "established", "established"]);
+    // One beside the window ends nothing.
+    let blind = Tcp {
+        seq: 9_000_000,
+        ..reset
+    };
+    w.lan(A, World::from(A, FAR6).tcp(blind));
+    assert_eq!(states(&w), ["closed", "established", "established"]);
 }
 
 #[test]

@@ -132,18 +132,25 @@ impl World {
         own: impl Into<Option<&'a str>>,
         own6: impl Into<Option<&'a str>>,
     ) {
+        let ipv4 = own.into().map(|own| Addressing4::Static {
+            address: format!("{own}/24").parse().unwrap(),
+            gateway: Some("192.0.2.1".parse().unwrap()),
+        });
+        let ipv6 = own6.into().map(|own6| Addressing6::Static {
+            address: format!("{own6}/64").parse().unwrap(),
+            gateway: Some("2001:db8:1::1".parse().unwrap()),
+        });
+        self.add_link(link, ipv4, ipv6);
+    }
+
+    /// As [`World::add_world`], with addresses from wherever.
+    pub(crate) fn add_link(&mut self, link: Link, ipv4: Option<Addressing4>, ipv6: Option<Addressing6>) {
         let config = UplinkConfig {
             mac: OUTSIDE,
             mtu: link.mtu,
             kind: LinkKind::World {
-                ipv4: own.into().map(|own| Addressing4::Static {
-                    address: format!("{own}/24").parse().unwrap(),
-                    gateway: Some("192.0.2.1".parse().unwrap()),
-                }),
-                ipv6: own6.into().map(|own6| Addressing6::Static {
-                    address: format!("{own6}/64").parse().unwrap(),
-                    gateway: Some("2001:db8:1::1".parse().unwrap()),
-                }),
+                ipv4,
+                ipv6,
                 nat4: link.nat4,
                 nat6: link.nat6,
                 mapping: link.mapping,
