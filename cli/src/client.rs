@@ -58,6 +58,14 @@ impl Front {
         }
     }
 
+    /// As [`Front::ask`]; none if what is asked about is not there, or the front has ended.
+    pub(crate) fn ask_if_there<T: DeserializeOwned>(&self, call: &Call) -> Result<Option<T>> {
+        Ok(match self.try_ask(call)? {
+            Asked::Answer(answer) => Some(answer),
+            Asked::Missing(_) | Asked::Gone => None,
+        })
+    }
+
     /// Asks for something that is answered with text.
     pub(crate) fn ask_text(&self, call: &Call) -> Result<String> {
         match self.exchange(call)? {

@@ -267,6 +267,7 @@ pub(crate) fn uplink() -> UplinkInfo {
         up: true,
         error: None,
         carrier: Some(true),
+        since: Some(SINCE),
         mtu: Some(1500),
         addresses: parsed(&["203.0.113.9/24", "2001:db8::9/64"]),
         awaits: Vec::new(),

@@ -78,11 +78,13 @@ pub(crate) struct UplinkInfo {
     pub(crate) mac: Option<MacAddr>,
     /// Whether it is there. While it is not, it is tried again.
     pub(crate) up: bool,
-    /// Why it is not there, or what is wrong with what the link has given.
+    /// Why it is not there, or what is wrong with what the link has given. One that is not there and has no such reason is being made.
     pub(crate) error: Option<String>,
     /// Whether the interface has a carrier, where it is there and one of the host's: a cable, with something on its other end. One that
     /// has been taken down has none.
     pub(crate) carrier: Option<bool>,
+    /// Since when it is there, or has had a carrier again: seconds since 1970.
+    pub(crate) since: Option<u64>,
     /// Its MTU in bytes, if it is there.
     pub(crate) mtu: Option<u16>,
     /// The gateway's addresses on it with their prefix lengths.

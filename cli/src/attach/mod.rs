@@ -436,12 +436,17 @@ fn bring_up(netlink: &mut Netlink, link: &Link, name: &str) -> Result<()> {
         .with_context(|| format!("cannot bring {name} up"))
 }
 
-/// Opens a packet socket on an interface that is up.
-fn listen(link: &Link, name: &str) -> Result<OwnedFd> {
+/// Sees that a switch can use an interface.
+fn has_frames(link: &Link, name: &str) -> Result<()> {
     ensure!(
         link.ethernet,
         "{name} is no Ethernet interface: packets go by it without the frames that a switch has to do with"
     );
+    Ok(())
+}
+
+/// Opens a packet socket on an interface that is up.
+fn listen(link: &Link, name: &str) -> Result<OwnedFd> {
     open_packet(link.index).with_context(|| format!("cannot open a packet socket on the interface {name}"))
 }
 
@@ -450,6 +455,7 @@ fn packet(netlink: &mut Netlink, name: &str) -> Result<(Link, OwnedFd)> {
     let link = netlink
         .link(name)
         .with_context(|| format!("there is no interface {name}"))?;
+    has_frames(&link, name)?;
     bring_up(netlink, &link, name)?;
     let fd = listen(&link, name)?;
     Ok((link, fd))

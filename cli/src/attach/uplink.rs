@@ -10,7 +10,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use pontoon_switch::MacAddr;
 
-use super::{QUEUE, bring_up, listen, open, tap, veth};
+use super::{QUEUE, bring_up, has_frames, listen, open, tap, veth};
 use crate::netlink::{Link, Netlink};
 
 /// What an interface of the host is for.
@@ -38,6 +38,7 @@ pub(super) fn packet(netlink: &mut Netlink, name: &str, wanted: Wanted<'_>) -> R
     let link = netlink
         .link(name)
         .with_context(|| format!("there is no interface {name}"))?;
+    has_frames(&link, name)?;
     if wanted.mac.is_none_or(|mac| mac == link.mac) {
         ensure!(
             !link.enslaved,

@@ -46,18 +46,23 @@ pub(super) struct CarrierWatch {
 impl CarrierWatch {
     /// Watches these from now on. True if some were not watched before, and so something may have gone unseen.
     pub(super) fn watch(&mut self, wired: Wired) -> bool {
-        if wired == self.wired {
+        let deaf = self.ears.is_none() && !wired.is_empty();
+        if wired == self.wired && !deaf {
             return false;
         }
         if wired.is_empty() {
             self.ears = None;
-        } else if self.ears.is_none() {
+        } else if deaf {
             match Bell::new().and_then(|bell| Ok((bell, Netlink::open()?))) {
                 Ok(ears) => self.ears = Some(ears),
-                Err(e) => tracing::warn!("carriers that go and come may go unseen: {e}"),
+                // Once, and it is tried again with whatever happens next.
+                Err(e) if wired != self.wired => {
+                    tracing::warn!("carriers that go and come may go unseen for a while: {e}");
+                }
+                Err(_) => {}
             }
         }
-        let new = !wired.is_subset(&self.wired);
+        let new = !wired.is_subset(&self.wired) || (deaf && self.ears.is_some());
         self.wired = wired;
         new
     }
@@ -68,7 +73,7 @@ impl CarrierWatch {
     }
 
     /// Takes what has been heard, and looks at all that is watched: their carriers, by the index. Not to be called under the lock, as the
-    /// kernel may be busy with its interfaces.
+    /// kernel may be busy with its interfaces; whoever calls waits as long as it is.
     pub(super) fn look(&mut self) -> Vec<(u32, Carrier)> {
         let Some((bell, netlink)) = &mut self.ears else {
             return Vec::new();
@@ -112,6 +117,7 @@ impl Front {
             }
             if now.is_back_since(before) {
                 tracing::warn!("the uplink of network {name} has got a carrier");
+                network.live.since = super::now();
                 if let Err(e) = network.call(&Command::UplinkUp { port }, &[]) {
                     tracing::error!("network {name} cannot be told that its uplink has a carrier: {e:#}");
                 }

@@ -237,7 +237,7 @@ impl Network {
         }
     }
 
-    /// Takes a port or an uplink away, with its flows and rules.
+    /// Takes a port away with its flows and rules, or an uplink, whose flows wait for the next one.
     pub(super) fn remove_port(&mut self, port: u32) {
         self.told_behind.remove(&port);
         if let Err(e) = self.call(&Command::RemovePort { port }, &[]) {

@@ -6,7 +6,7 @@
 //! cable, whose far end is a port there: that port, and the addresses that were taken for it, are given back by hand.
 //!
 //! A link that is lost (its interface is gone, its namespace has ended, the other network's packet process has died) is taken off the
-//! gateway, whose flows by it end, and tried again every two seconds; so is one that is not there when a daemon starts again. One that
+//! gateway, where its flows wait for it, and tried again every two seconds; so is one that is not there when a daemon starts again. One that
 //! is down only is not lost. The containers stay as they are meanwhile. Each try has three steps:
 //!
 //! ```text
@@ -247,6 +247,7 @@ impl Front {
             bail!(unexpected(&reply));
         };
         network.live.port = Some(port);
+        network.live.since = super::now();
         network.live.mac = Some(end.mac);
         network.live.mtu = Some(mtu);
         network.live.wire = end.wire;

@@ -189,7 +189,7 @@ pub(crate) enum Command {
         /// The rules, all of them, in order.
         sources: Vec<Source>,
     },
-    /// Remove a port and all its flows and rules.
+    /// Remove a port and all its flows and rules, or an uplink, whose flows wait for the next one.
     RemovePort {
         /// Its number.
         port: u32,

@@ -89,6 +89,7 @@ impl InspectedUplink {
             up,
             error,
             carrier,
+            since: _,
             mtu,
             addresses,
             awaits,

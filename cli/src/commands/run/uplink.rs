@@ -5,7 +5,7 @@
 //! IP version that it is to have; one that is a port of another network's switch, once that network's uplink has. An uplink that
 //! had its addresses when the network was asked for costs nothing.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Result;
 use pontoon_switch::sys::process::{Received, Signals};
@@ -50,14 +50,9 @@ pub(super) fn addressed(networks: &[NetworkInfo], front: &Front, signals: &Signa
     let end = Instant::now() + PATIENCE;
     let mut awaited = with_outer(networks, front);
     loop {
-        awaited.retain(is_awaited);
+        let over = Instant::now() > end;
+        awaited.retain(|network| is_awaited(network, over));
         if awaited.is_empty() {
-            return Vec::new();
-        }
-        if Instant::now() > end {
-            for (network, uplink) in awaited.iter().filter_map(|n| Some((&n.name, n.uplink.as_ref()?))) {
-                eprintln!("pontoon: {}", given_up(network, uplink));
-            }
             return Vec::new();
         }
         // Whatever fails here is found by what comes next.
@@ -73,7 +68,7 @@ pub(super) fn addressed(networks: &[NetworkInfo], front: &Front, signals: &Signa
         if !early.is_empty() {
             return early;
         }
-        awaited = awaited.iter().filter_map(|n| ask(front, &n.name)).collect();
+        awaited = awaited.into_iter().filter_map(|n| now(front, n)).collect();
     }
 }
 
@@ -94,37 +89,69 @@ fn with_outer(networks: &[NetworkInfo], front: &Front) -> Vec<NetworkInfo> {
     all
 }
 
-/// A network of that name, unless it has ended.
+/// A network of that name, unless it has ended or cannot be asked.
 pub(super) fn ask(front: &Front, network: &str) -> Option<NetworkInfo> {
     let network = network.to_owned();
     front.ask(&Call::Network { network }).ok()
 }
 
-/// Whether a network's uplink is to be waited for. Of one that does not work it is said why.
-fn is_awaited(network: &NetworkInfo) -> bool {
-    let Some(uplink) = &network.uplink else {
+/// A network as it is now, unless it has ended; as it was, if the front does not say.
+fn now(front: &Front, before: NetworkInfo) -> Option<NetworkInfo> {
+    let network = before.name.clone();
+    front
+        .ask_if_there(&Call::Network { network })
+        .unwrap_or(Some(before))
+}
+
+/// Whether a network's uplink is to be waited for. Of one that does not work it is said why, and of one that has been waited for in vain,
+/// now that the wait is `over` or since long ago.
+fn is_awaited(network: &NetworkInfo, over: bool) -> bool {
+    let (Some(uplink), name) = (&network.uplink, &network.name) else {
         return false;
     };
     if let Some(error) = &uplink.error {
-        let (link, name) = (&uplink.link, &network.name);
-        eprintln!("pontoon: the uplink {link} of network {name} does not work: {error}");
+        eprintln!(
+            "pontoon: the uplink {} of network {name} does not work: {error}",
+            uplink.link
+        );
         return false;
     }
-    !uplink.awaits.is_empty()
+    if uplink.up && uplink.awaits.is_empty() {
+        return false;
+    }
+    let over = over || uplink.since.is_some_and(is_long_ago);
+    if over {
+        eprintln!("pontoon: {}", given_up(name, uplink));
+    }
+    !over
+}
+
+/// Whether more than [`PATIENCE`] has gone by since then, a second of 1970's count: who joins later than that does not wait again.
+fn is_long_ago(since: u64) -> bool {
+    // It may have been at that second's end.
+    let since = Duration::from_secs(since.saturating_add(1));
+    let since = SystemTime::UNIX_EPOCH.checked_add(since);
+    since.is_some_and(|at| at.elapsed().is_ok_and(|gone| gone > PATIENCE))
 }
 
 /// What is said of an uplink that has been waited for in vain.
 fn given_up(network: &str, uplink: &UplinkInfo) -> String {
     let sources: Vec<String> = uplink.awaits.iter().map(ToString::to_string).collect();
+    let lacks = if uplink.up {
+        format!("has been given no address by {}", sources.join(" nor by "))
+    } else {
+        "has not been made".to_owned()
+    };
     let see_to = match uplink.carrier {
-        Some(false) => "it has no carrier: see to the cable and what is on its other end",
-        Some(true) | None => "see to the server on that link, or give an address by --uplink-address",
+        Some(false) => "; it has no carrier: see to the cable and what is on its other end",
+        Some(true) | None if uplink.up => {
+            "; see to the server or the router on that link, or make the network with a fixed address (--uplink-address, --uplink-address6)"
+        }
+        Some(true) | None => "",
     };
     format!(
-        "the uplink {} of network {network} has been given no address by {}, which was waited for during {} s: the command begins \
-         without; {see_to}",
+        "the uplink {} of network {network} {lacks} within {} s: the command begins without{see_to}",
         uplink.link,
-        sources.join(" nor by "),
         PATIENCE.as_secs()
     )
 }
@@ -137,6 +164,8 @@ mod tests {
     #[test]
     fn an_uplink_is_awaited_while_it_works_and_lacks_an_address() {
         let mut network = samples::network();
+        let is_awaited = |network: &NetworkInfo| is_awaited(network, false);
+        network.uplink.as_mut().expect("an uplink").since = Some(u64::from(u32::MAX));
         assert!(!is_awaited(&network), "it has all");
         let uplink = |network: &mut NetworkInfo, awaits: &[AddressSource], error: Option<&str>| {
             let uplink = network.uplink.as_mut().expect("an uplink");
@@ -145,6 +174,12 @@ mod tests {
         };
         uplink(&mut network, &[AddressSource::Slaac], None);
         assert!(is_awaited(&network));
+        network.uplink.as_mut().expect("an uplink").since = Some(1);
+        assert!(!is_awaited(&network), "others have waited in vain");
+        uplink(&mut network, &[], None);
+        let made = network.uplink.as_mut().expect("an uplink");
+        (made.up, made.since) = (false, None);
+        assert!(is_awaited(&network), "it is being made");
         uplink(&mut network, &[AddressSource::Slaac], Some("it was lost"));
         assert!(!is_awaited(&network), "it does not work");
         network.uplink = None;

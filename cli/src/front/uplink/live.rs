@@ -22,6 +22,8 @@ pub(in crate::front) struct Live {
     /// The gateway's MAC address and MTU on it, once known.
     pub(super) mac: Option<MacAddr>,
     pub(super) mtu: Option<u16>,
+    /// Since when it is there, or has had a carrier again, in seconds since 1970.
+    pub(in crate::front) since: u64,
     /// The interface of the host that it is, while it is there and is one.
     pub(in crate::front) wire: Option<Wire>,
     /// What the packet process last said of it.
@@ -64,6 +66,7 @@ impl Live {
             up: self.port.is_some(),
             error: self.error.clone(),
             carrier: self.wire.map(|wire| wire.carrier.there),
+            since: self.port.map(|_| self.since),
             mtu: self.mtu.filter(|_| self.port.is_some()),
             awaits: awaited(plan, &addresses),
             addresses,
@@ -99,13 +102,14 @@ impl Network {
     pub(in crate::front) fn uplink_info(&self, uplink: &Uplink) -> UplinkInfo {
         let mut info = self.live.info(uplink);
         if self.packet_fd().is_none() {
+            // It will be there again with the network's packet process.
             info.up = false;
             info.carrier = None;
-            info.error = Some("the network's packet process is being started anew".to_owned());
-        } else if !info.up {
-            info.error
-                .get_or_insert_with(|| "it is being made anew".to_owned());
-        } else if let Some((given, own)) = clash(&info.addresses, self.plan.subnets.iter().map(|s| s.net)) {
+            info.since = None;
+            info.error = None;
+        } else if info.up
+            && let Some((given, own)) = clash(&info.addresses, self.plan.subnets.iter().map(|s| s.net))
+        {
             info.error = Some(format!(
                 "it was given {given}, whose network overlaps the network's own subnet {own}, so nobody can say where an address \
                  is: make the network with another --subnet"

@@ -192,17 +192,18 @@ each_user! {
         };
         let remove = |daemon: &Daemon<'_>| drop(daemon.pontoon(["network", "rm", "edge"]).run());
         let (creating, _) = stopped_midway(world, daemon.proc.pid(), || create(&daemon), || remove(&daemon));
+        // All at once, as all has to be done while the helper is waited for.
+        let refused = [&["network", "rm", "edge"][..], &["network", "create", "edge"], &["network", "inspect", "edge"],
+                       &["network", "create", "inner", "--uplink", "switch:edge"], &["run", "--network", "edge", "--", "true"]];
+        let refused = refused.map(|args| daemon.pontoon(args.iter().copied()).spawn());
         promptly("ps", || daemon.run(["ps"]));
-        promptly("attach", || daemon.run(["attach", &other.pid.to_string(), "--name", "other", "--network", "net", "-p", "8080:80"]));
         promptly("ls", || assert_eq!(names(&daemon), ["net"]));
-        promptly("create", || daemon.create("second", &[]));
-        for refused in [&["network", "rm", "edge"][..], &["network", "create", "edge"], &["network", "inspect", "edge"],
-                        &["network", "create", "inner", "--uplink", "switch:edge"], &["run", "--network", "edge", "--", "true"]] {
-            promptly("a refusal", || {
-                let said = daemon.pontoon(refused.iter().copied()).run().fails();
-                assert!(said.contains("network edge is being made"), "{refused:?}: {said}");
-            });
+        for refused in refused {
+            let done = refused.end(Duration::from_secs(3));
+            assert!(done.fails().contains("network edge is being made"), "{done}");
         }
+        promptly("attach", || daemon.run(["attach", &other.pid.to_string(), "--name", "other", "--network", "net", "-p", "8080:80"]));
+        promptly("create", || daemon.create("second", &[]));
         promptly("prune", || assert_eq!(daemon.run(["network", "prune"]).trim(), "second"));
         let done = creating.end(Duration::from_secs(15));
         assert!(done.fails().contains("does not answer"), "{done}");

@@ -166,8 +166,10 @@ fn a_cable_is_put_elsewhere() {
     plug(world, "down");
     drop(server);
     let _server = lender(world, "100.64.7.150", "100.64.7.159");
-    host.sh("ip link add noise type veth peer name noise1
-         for i in $(seq 500); do echo link set noise up; echo link set noise down; done | ip -batch -");
+    host.sh(
+        "ip link add noise type veth peer name noise1; ip link set noise up
+         for i in $(seq 1000); do echo link set noise alias $i; done | ip -batch -",
+    );
     plug(world, "up");
     host.run(["kill", "-CONT", &front]);
     // Of the sockets that listen for interfaces (group 1), with the number of messages that were lost.
@@ -207,9 +209,5 @@ fn a_cable_that_comes_late() {
     plug(world, "up");
     let done = waiting.end(Duration::from_secs(15));
     assert!(masked(&done.ok()).starts_with("100.64.7.10"), "{done}");
-    assert!(
-        done.took < Duration::from_secs(5),
-        "the carrier's coming is what is waited for: {done}"
-    );
     carrier(&d, "edge", true);
 }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use pontoon_fixtures::lab::{Daemon, Place, Wan, Who, require, wait_for};
 
+use super::kinds::on_the_link;
 use super::pinged;
-use super::site::create;
 
 /// The group of 2001:db8:7::77.
 const GROUP: &str = "ff02::1:ff00:77";
@@ -26,7 +26,7 @@ fn behind_a_switch_that_follows_mld_neighbours_find_us() {
     require("bridge");
     require("tcpdump");
     let world = &crate::world();
-    let wan = Wan::new(world);
+    let _wan = on_the_link(world);
     let (router, near) = (world.router(), world.place("near"));
     // Nobody asks yet: what it learns it is told of their own accord. Times are in hundredths of a second; those of the
     // questions have to be there before there is somebody who asks.
@@ -35,9 +35,23 @@ fn behind_a_switch_that_follows_mld_neighbours_find_us() {
          mcast_query_response_interval 50 mcast_membership_interval 400
          ip link set w7 type bridge mcast_snooping 1",
     );
+    // What the gateway hears.
+    let mut ear = router
+        .cmd([
+            "tcpdump", "-n", "-l", "-i", "wan0", "icmp6", "and", "ip6[40]", "==", "135",
+        ])
+        .spawn();
+    ear.wait_for("listening on");
     let daemon = Daemon::start(world, Who::Root);
-    create(&daemon, "net", 1500, &[]);
-    wan.plugged();
+    let options = [
+        "--subnet",
+        "fd44::/64",
+        "--uplink",
+        "packet:p0",
+        "--uplink-address6",
+        Wan::ADDRESS6,
+    ];
+    daemon.create("net", &options);
     let uplink = daemon.json(["network", "inspect", "net"])[0]["Uplink"].clone();
     let mac = uplink["MacAddress"].as_str().expect("an address");
     let [.., a, b, c] = *mac.split(':').collect::<Vec<_>>() else {
@@ -49,14 +63,6 @@ fn behind_a_switch_that_follows_mld_neighbours_find_us() {
             knows(router, group).then_some(())
         });
     }
-
-    // What the gateway hears.
-    let mut ear = router
-        .cmd([
-            "tcpdump", "-n", "-l", "-i", "wan0", "icmp6", "and", "ip6[40]", "==", "135",
-        ])
-        .spawn();
-    ear.wait_for("listening on");
 
     // It asks, in both versions, and forgets who does not answer.
     for version in ["2", "1"] {

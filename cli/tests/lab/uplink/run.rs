@@ -184,6 +184,9 @@ fn an_interface_on_a_lan_with_dhcp() {
         let now = Traces::of(world, Who::Root);
         (now.links == before.links && now.processes == before.processes).then_some(())
     });
+    wait_for("its lease to be given back", Duration::from_secs(2), || {
+        (released() > until_now).then_some(())
+    });
     assert_eq!(released(), until_now + 1);
     run(
         world,
