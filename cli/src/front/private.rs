@@ -253,6 +253,8 @@ fn main(line: OwnedFd, plan: Plan, directory: &Path) -> Result<()> {
         tracing::error!("{e:#}");
         say(&line, &Report::Failed(format!("{e:#}")));
     }
+    // Before `run` hears that all is over, which may be followed by another with the same link.
+    shared.front().part_from_links();
     control::remove(directory, &name, listener);
     shared.closed();
     // Said at once, and to be heard although a copy stays open until we end.

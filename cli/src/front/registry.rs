@@ -336,15 +336,26 @@ impl Front {
         there.into_iter().map(|(_, helper)| helper).collect()
     }
 
-    /// Ends every packet process; the front is of no use after that.
-    pub(super) fn end(&mut self) {
+    /// Has what others see of the uplinks taken away, and of those that are gone for good what was lent there given back; waits for
+    /// that. The front is to end.
+    pub(super) fn part_from_links(&mut self) {
         let names: Vec<String> = self.networks.keys().cloned().collect();
         for name in &names {
             if matches!(self.life, Life::Private { .. }) {
                 self.leave_link(name);
             }
             self.remove_live_pair(name);
+            if let Some(network) = self.networks.get_mut(name) {
+                network.live.forget_port();
+            }
         }
+        // Waited for: nobody else is left to.
+        self.tidying.clear();
+    }
+
+    /// Ends every packet process; the front is of no use after that.
+    pub(super) fn end(&mut self) {
+        self.part_from_links();
         let wires = self.wires.iter_mut().map(|w| &mut w.network);
         let links: Vec<_> = self
             .networks
@@ -355,8 +366,6 @@ impl Front {
         for link in links {
             link.end();
         }
-        // Waited for: nobody else is left to.
-        self.tidying.clear();
     }
 
     /// Writes the state down, if it is to outlive this process.

@@ -271,6 +271,12 @@ each_user! {
         let there = lan.run(["ip", "-br", "link"]);
         assert!(!there.contains("wan0"), "{there}");
         before.same(world, who, "its end");
+        // The next can have the link at once.
+        for _ in 0..5 {
+            run(world, who, &["--uplink", &link, "--uplink-address", "100.64.8.77/24"], &["true"]).ok();
+            let there = lan.run(["ip", "-br", "link"]);
+            assert!(!there.contains("wan0"), "{there}");
+        }
     }
 }
 
