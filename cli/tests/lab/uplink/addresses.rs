@@ -99,8 +99,8 @@ fn arp(world: &World) -> Proc {
     dump
 }
 
-/// A connection of the container's to the server that stays.
-fn hold(a: &Bare<'_>) -> Proc {
+/// A connection of the container's to the server that stays, by which "one" has been said and come back.
+pub(super) fn hold(a: &Bare<'_>) -> Proc {
     let mut client = a
         .cmd(["socat", "-t1", "-", "TCP4:198.51.100.10:9200"])
         .held()

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use pontoon_fixtures::lab::{Bare, Daemon, Place, Proc, Wan, Who, World, require, wait_for};
 use serde_json::{Value, json};
 
+use super::addresses::hold;
 use super::kinds::on_the_link;
 use super::masked;
 use super::site::attach;
@@ -102,12 +103,7 @@ fn a_cable_is_pulled_and_put_back() {
     carrier(&d, "edge", true);
     let a = Bare::start(world, Who::Root);
     attach(&d, "edge", "a", &a, 2);
-    let mut held = a
-        .cmd(["socat", "-t1", "-", "TCP4:198.51.100.10:9200"])
-        .held()
-        .spawn();
-    held.say("at first");
-    held.wait_for("at first");
+    let mut held = hold(&a);
     // The announcements of the beginning are over, and nothing of the kind happens by itself.
     std::thread::sleep(Duration::from_secs(4));
     let asked =

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use pontoon_fixtures::lab::{Bare, Daemon, Proc, Wan, Who, wait_for};
 
+use super::addresses::hold;
 use super::site::{Site, Way, attach};
 use super::{came, masked};
 
@@ -72,11 +73,7 @@ fn everything_is_there_again() {
     wait_for("the server in a", Duration::from_secs(5), || {
         site.a.run(["ss", "-ltnH"]).contains(":9001").then_some(())
     });
-    let mut out = site
-        .a
-        .cmd(["socat", "-t1", "-", "TCP4:198.51.100.10:9200"])
-        .held()
-        .spawn();
+    let mut out = hold(&site.a);
     let mut back = world
         .server()
         .cmd(["socat", "-t1", "-", "TCP6:[2001:db8:7::77]:8081"])
@@ -86,7 +83,6 @@ fn everything_is_there_again() {
         held.say(word);
         held.wait_for(word);
     };
-    hear(&mut out, "at first");
     hear(&mut back, "at first");
     world.host().run(["ip", "-n", "router", "link", "del", "wan0"]);
     wait_for("all after the end of the link", Duration::from_secs(15), || {
@@ -144,12 +140,7 @@ fn an_interface_of_the_host_goes_down_and_up() {
         ))
     };
     assert_eq!(ask(), "100.64.7.77 PORT");
-    let mut held = a
-        .cmd(["socat", "-t1", "-", "TCP4:198.51.100.10:9200"])
-        .held()
-        .spawn();
-    held.say("at first");
-    held.wait_for("at first");
+    let mut held = hold(&a);
     for word in ["once", "twice"] {
         host.run(["ip", "link", "set", "p0", "down"]);
         held.say(word);

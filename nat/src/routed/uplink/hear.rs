@@ -2,17 +2,16 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use pontoon_switch::frame::Checksum;
 use pontoon_switch::{DropReason, Frame, Instant, MacAddr, Out};
-use smoltcp::wire::{ArpOperation, ArpPacket, ArpRepr, IpProtocol};
+use smoltcp::wire::{ArpOperation, ArpPacket, ArpRepr};
 
 use super::addresses::{Claim, Origin};
 use super::neighbours::Heard;
+use super::receive::{icmpv6, verify};
 use super::{Uplink, wire};
 use crate::link::ndp;
 use crate::packet::{ETHERNET, Packet};
 use crate::routed::config::Addressing6;
-use crate::sum;
 
 impl Uplink {
     /// Takes an ARP message (RFC 826, RFC 5227).
@@ -86,13 +85,9 @@ impl Uplink {
         frame: &Frame<'_>,
         out: &mut dyn Out,
     ) -> Result<bool, DropReason> {
-        let (IpAddr::V6(src), IpAddr::V6(dst)) = (packet.src, packet.dst) else {
+        let Some((src, dst, body)) = icmpv6(packet, frame) else {
             return Ok(false);
         };
-        if packet.protocol != IpProtocol::Icmpv6 || packet.fragment.is_some() {
-            return Ok(false);
-        }
-        let body = packet.transport(frame);
         if !matches!(body.first(), Some(ndp::ROUTER_SOLICIT..=ndp::REDIRECT)) {
             return Ok(false);
         }
@@ -100,10 +95,7 @@ impl Uplink {
         if body.len() < 8 || body[1] != 0 || packet.hop_limit != 255 {
             return Err(DropReason::Malformed);
         }
-        let summed = frame.offload.checksum == Checksum::Complete;
-        if summed && !sum::is_right(packet.src, packet.dst, packet.protocol, body) {
-            return Err(DropReason::BadChecksum);
-        }
+        verify(packet, frame, body)?;
         if src.is_multicast() || self.owns(packet.src) {
             return Err(DropReason::BadSourceAddress);
         }

@@ -30,19 +30,18 @@
 //! Reports come from the link-local address. It is the gateway's from the start, as a fixed one is (see [`super::addresses`]);
 //! without it, they would come from nowhere (RFC 3590).
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
-use pontoon_switch::frame::Checksum;
 use pontoon_switch::{DropReason, Frame, Instant};
 use siphasher::sip::SipHasher13;
 use smoltcp::wire::{IpProtocol, Ipv6OptionRepr, Ipv6OptionRouterAlert, Ipv6OptionsIterator, MldRecordType};
 
 use super::Uplink;
+use super::receive::{icmpv6, verify};
 use super::wire::Wire;
 use crate::link::ndp;
 use crate::packet::Packet;
-use crate::sum;
 
 /// A question, of either version (RFC 3810 section 5.1).
 const QUERY: u8 = 130;
@@ -341,13 +340,9 @@ impl Uplink {
         packet: &Packet,
         frame: &Frame<'_>,
     ) -> Result<bool, DropReason> {
-        let (IpAddr::V6(src), IpAddr::V6(dst)) = (packet.src, packet.dst) else {
+        let Some((src, dst, body)) = icmpv6(packet, frame) else {
             return Ok(false);
         };
-        if packet.protocol != IpProtocol::Icmpv6 || packet.fragment.is_some() {
-            return Ok(false);
-        }
-        let body = packet.transport(frame);
         if body.first() != Some(&QUERY) {
             return Ok(false);
         }
@@ -358,10 +353,7 @@ impl Uplink {
         if packet.hop_limit != 1 || !alerts(packet, frame) {
             return Err(DropReason::Malformed);
         }
-        let summed = frame.offload.checksum == Checksum::Complete;
-        if summed && !sum::is_right(packet.src, packet.dst, packet.protocol, body) {
-            return Err(DropReason::BadChecksum);
-        }
+        verify(packet, frame, body)?;
         let query = Query::parse(body)?;
         // Section 5.1.15: whatever it is about, it counts at each address that is ours.
         if dst != ndp::ALL_NODES && !self.owns(packet.dst) && !self.listener.has(dst) {

@@ -4,9 +4,10 @@
 //!
 //! On an uplink the gateway is a *host* among others, not the one whom the others ask. [`Uplink`] is that host, as far as
 //! there is no more to it than the link: its addresses ([`addresses`]), where they come from ([`dhcp`], [`slaac`]), its
-//! neighbours' Ethernet addresses and the packets that wait for them ([`neighbours`], [`queue`]), the groups that it listens to
-//! ([`mld`]), and what it says to all that ([`wire`]). What it does not do is IP: a packet that is not the link's own business is given to the router
-//! ([`Received::Packet`]), which translates and forwards it, and gives it back with a next hop ([`Uplink::transmit`]).
+//! neighbours' Ethernet addresses and the packets that wait for them ([`neighbours`], [`queue`]), the groups that it listens
+//! to ([`mld`]), and what it says to all that ([`wire`]). What it does not do is IP: a packet that is not the link's own
+//! business is given to the router ([`Received::Packet`]), which translates and forwards it, and gives it back with a next hop
+//! ([`Uplink::transmit`]).
 //!
 //! ```text
 //!   frame ──► receive ─┬─ ARP, neighbour and listener discovery, router advertisements, DHCP ──► taken here

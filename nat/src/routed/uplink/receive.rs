@@ -1,6 +1,6 @@
 //! Sorting what comes by an uplink: what is the link's own business, what is the router's, what is nobody's.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use pontoon_switch::frame::Checksum;
 use pontoon_switch::{DropReason, Frame, Instant, MacAddr, Out};
@@ -126,12 +126,29 @@ impl Uplink {
         let Some(datagram) = datagram.get(..len).filter(|_| len >= 8) else {
             return Err(DropReason::Malformed);
         };
-        // A server on this machine leaves its checksum to the card.
-        let summed = frame.offload.checksum == Checksum::Complete && [g, h] != [0, 0];
-        if summed && !sum::is_right(packet.src, packet.dst, packet.protocol, datagram) {
-            return Err(DropReason::BadChecksum);
+        if [g, h] != [0, 0] {
+            verify(packet, frame, datagram)?;
         }
         client.input(now, packet.src_mac, packet.quoted(frame), &datagram[8..]);
         Ok(true)
     }
+}
+
+/// The ends of an ICMPv6 message and its bytes from the type on; none if the packet is another or a fragment.
+pub(super) fn icmpv6<'a>(packet: &Packet, frame: &'a Frame<'_>) -> Option<(Ipv6Addr, Ipv6Addr, &'a [u8])> {
+    let (IpAddr::V6(src), IpAddr::V6(dst)) = (packet.src, packet.dst) else {
+        return None;
+    };
+    let is_one = packet.protocol == IpProtocol::Icmpv6 && packet.fragment.is_none();
+    is_one.then(|| (src, dst, packet.transport(frame)))
+}
+
+/// Sees that the checksum of `message`, a packet's UDP datagram or ICMPv6 message, is right. Whoever is on this machine leaves it to
+/// the card.
+pub(super) fn verify(packet: &Packet, frame: &Frame<'_>, message: &[u8]) -> Result<(), DropReason> {
+    let summed = frame.offload.checksum == Checksum::Complete;
+    if summed && !sum::is_right(packet.src, packet.dst, packet.protocol, message) {
+        return Err(DropReason::BadChecksum);
+    }
+    Ok(())
 }
